@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "convolution.h"
+
+namespace vinpaint {
+
+namespace {
+
+std::array<int64_t, 3> triple(const Ints& values) { return {values[0], values[1], values[2]}; }
+
+Ints list(const std::array<int64_t, 3>& values) { return Ints(values.begin(), values.end()); }
+
+}  // namespace
+
+bool Convolution::empty() const {
+  for (const int64_t size : out_sizes)
+    if (size == 0) return true;
+  return false;
+}
+
+Tensor Convolution::weight_of_x() const {
+  if (!skip) return weight;
+  Tensor whole = weight;
+  return torch::stable::narrow(whole, transposed ? 0 : 1, 0, x_channels());
+}
+
+Tensor Convolution::weight_of_skip() const {
+  Tensor whole = weight;
+  return torch::stable::narrow(whole, transposed ? 0 : 1, x_channels(), skip_channels());
+}
+
+Convolution check_convolution(const char* op, const Tensor& x, const OptionalTensor& skip,
+                              const Tensor& weight, const Ints& stride, const Ints& dilation,
+                              bool transposed) {
+  STD_TORCH_CHECK(x.dim() == 5, op, ": x must have 5 dimensions (N, C, F, H, W), got ", x.dim());
+  STD_TORCH_CHECK(is_supported(x.scalar_type()), op,
+                  ": x must be float32, bfloat16, float16 or float64, got ",
+                  torch::headeronly::toString(x.scalar_type()));
+  STD_TORCH_CHECK(x.size(1) > 0, op, ": x must have at least one channel");
+  STD_TORCH_CHECK(weight.dim() == 5, op, ": weight must have 5 dimensions, got ", weight.dim());
+  STD_TORCH_CHECK(weight.scalar_type() == x.scalar_type(), op, ": weight must have x's dtype ",
+                  torch::headeronly::toString(x.scalar_type()), ", got ",
+                  torch::headeronly::toString(weight.scalar_type()));
+  STD_TORCH_CHECK(weight.device() == x.device(), op, ": weight must be on x's device");
+  STD_TORCH_CHECK(stride.size() == 3, op, ": stride must have 3 values (F, H, W), got ",
+                  stride.size());
+  STD_TORCH_CHECK(dilation.size() == 3, op, ": dilation must have 3 values (F, H, W), got ",
+                  dilation.size());
+  if (skip) {
+    STD_TORCH_CHECK(skip->dim() == 5, op, ": skip must have 5 dimensions (N, C, F, H, W), got ",
+                    skip->dim());
+    STD_TORCH_CHECK(skip->scalar_type() == x.scalar_type(), op, ": skip must have x's dtype ",
+                    torch::headeronly::toString(x.scalar_type()), ", got ",
+                    torch::headeronly::toString(skip->scalar_type()));
+    STD_TORCH_CHECK(skip->device() == x.device(), op, ": skip must be on x's device");
+    STD_TORCH_CHECK(skip->size(1) > 0, op, ": skip must have at least one channel");
+    for (const int axis : {0, 2, 3, 4})
+      STD_TORCH_CHECK(skip->size(axis) == x.size(axis), op, ": skip must match x ",
+                      to_string(sizes_of(x)), " in all but its channels, got ",
+                      to_string(sizes_of(*skip)));
+  }
+
+  Convolution c{x, skip, weight, {}, triple(stride), triple(dilation), {}, transposed, {}};
+  const int64_t in_channels = c.x_channels() + c.skip_channels();
+  const int64_t weight_in = weight.size(transposed ? 0 : 1);
+  STD_TORCH_CHECK(weight_in == in_channels, op, ": weight expects Cin = ", in_channels, " (x ",
+                  c.x_channels(), " + skip ", c.skip_channels(), "), got ", weight_in);
+  c.out_sizes = {x.size(0), weight.size(transposed ? 1 : 0), 0, 0, 0};
+  for (int axis = 0; axis < 3; ++axis) {
+    const char name = "FHW"[axis];
+    const int64_t k = weight.size(2 + axis), s = stride[axis], d = dilation[axis];
+    const int64_t size = x.size(2 + axis);
+    STD_TORCH_CHECK(s == 1 || s == 2, op, ": stride along ", name, " must be 1 or 2, got ", s);
+    if (transposed) {
+      STD_TORCH_CHECK(d == 1, op, ": a transposed convolution has dilation 1, got ", d, " along ",
+                      name);
+      STD_TORCH_CHECK(k >= s && (k - s) % 2 == 0, op,
+                      ": a transposed kernel must exceed its stride ", s,
+                      " by an even number, got ", k, " along ", name);
+      c.padding[axis] = (k - s) / 2;
+      c.out_sizes[2 + axis] = size * s;
+    } else {
+      STD_TORCH_CHECK(d >= 1, op, ": dilation along ", name, " must be at least 1, got ", d);
+      STD_TORCH_CHECK(k % 2 == 1, op, ": a kernel must be odd, got ", k, " along ", name);
+      c.padding[axis] = d * (k - 1) / 2;
+      c.out_sizes[2 + axis] = (size + s - 1) / s;
+    }
+    c.kernel[axis] = k;
+  }
+  return c;
+}
+
+void check_per_channel(const char* op, const char* name, const Tensor& t, const Convolution& c) {
+  STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == c.out_channels(), op, ": ", name,
+                  " must have Cout = ", c.out_channels(), " values, got ", to_string(sizes_of(t)));
+  STD_TORCH_CHECK(is_supported(t.scalar_type()), op, ": ", name, " must be floating point, got ",
+                  torch::headeronly::toString(t.scalar_type()));
+  STD_TORCH_CHECK(t.device() == c.x.device(), op, ": ", name, " must be on x's device");
+}
+
+void check_like_output(const char* op, const char* name, const Tensor& t, const Convolution& c) {
+  STD_TORCH_CHECK(sizes_of(t) == c.out_sizes, op, ": ", name, " must have the output's shape ",
+                  to_string(c.out_sizes), ", got ", to_string(sizes_of(t)));
+  STD_TORCH_CHECK(t.scalar_type() == c.x.scalar_type(), op, ": ", name, " must have x's dtype ",
+                  torch::headeronly::toString(c.x.scalar_type()), ", got ",
+                  torch::headeronly::toString(t.scalar_type()));
+  STD_TORCH_CHECK(t.device() == c.x.device(), op, ": ", name, " must be on x's device");
+}
+
+ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& grad,
+                                          bool need_input) {
+  ConvolutionGradients result{nothing(c.x), nothing(c.x),
+                              torch::stable::new_empty(c.weight, sizes_of(c.weight))};
+  if (c.empty()) {
+    torch::stable::zero_(result.weight);
+    if (need_input) {
+      const auto zeros = [](const Tensor& t) {
+        Tensor z = empty_channels_last(t, sizes_of(t), t.scalar_type());
+        return torch::stable::zero_(z);
+      };
+      result.x = zeros(c.x);
+      if (c.skip) result.skip = zeros(*c.skip);
+    }
+    return result;
+  }
+
+  const std::array<bool, 3> wanted{need_input, true, false};  // input, weight, bias
+  const auto part = [&](const Tensor& input, const Tensor& weight) {
+    auto [grad_input, grad_weight, grad_bias] = call<std::tuple<Tensor, Tensor, Tensor>>(
+        "aten::convolution_backward", "", grad, channels_last(input), weight, std::optional<Ints>(),
+        list(c.stride), list(c.padding), list(c.dilation), c.transposed, Ints{0, 0, 0}, int64_t{1},
+        Flags(wanted));
+    return std::make_pair(need_input ? channels_last(grad_input) : nothing(input), grad_weight);
+  };
+  auto [grad_x, grad_weight_x] = part(c.x, c.weight_of_x());
+  result.x = grad_x;
+  if (!c.skip) {
+    result.weight = torch::stable::contiguous(grad_weight_x);
+    return result;
+  }
+  auto [grad_skip, grad_weight_skip] = part(*c.skip, c.weight_of_skip());
+  result.skip = grad_skip;
+  const int64_t axis = c.transposed ? 0 : 1;
+  Tensor slot_x = torch::stable::narrow(result.weight, axis, 0, c.x_channels());
+  Tensor slot_skip = torch::stable::narrow(result.weight, axis, c.x_channels(), c.skip_channels());
+  torch::stable::copy_(slot_x, grad_weight_x);
+  torch::stable::copy_(slot_skip, grad_weight_skip);
+  return result;
+}
+
+}  // namespace vinpaint

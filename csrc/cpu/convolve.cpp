@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "convolve.h"
+
+// Part of torch's C interface where torch was built with oneDNN. Only its presence is asked for: an
+// unknown operator could not be looked up without an error.
+extern "C" [[gnu::weak]] void aoti_torch_cpu_mkldnn__convolution_pointwise();
+
+namespace vinpaint::cpu {
+
+namespace {
+
+bool onednn_takes(ScalarType dtype) {
+  if (aoti_torch_cpu_mkldnn__convolution_pointwise == nullptr) return false;
+  static const bool bfloat16 = call<bool>("mkldnn::_is_mkldnn_bf16_supported", "");
+  static const bool half = call<bool>("mkldnn::_is_mkldnn_fp16_supported", "");
+  return dtype == ScalarType::Float || (dtype == ScalarType::BFloat16 && bfloat16) ||
+         (dtype == ScalarType::Half && half);
+}
+
+// A convolution as oneDNN or torch is given it: over frames of a batch where the kernel has no
+// depth.
+struct Lowered {
+  Ints stride, padding, dilation;  // 2 or 3 values
+  bool flat;                       // frames are part of the batch
+};
+
+Lowered lower(const Convolution& c) {
+  const bool flat = c.kernel[0] == 1 && c.stride[0] == 1;
+  const auto tail = [&](const std::array<int64_t, 3>& v) {
+    return Ints(v.begin() + flat, v.end());
+  };
+  return {tail(c.stride), tail(c.padding), tail(c.dilation), flat};
+}
+
+// (N, C, F, H, W) channels last as (N * F, C, H, W) channels last; the same memory.
+Tensor flatten_frames(const Tensor& t) {
+  const Ints s = sizes_of(t);
+  return reinterpret(t, {s[0] * s[2], s[1], s[3], s[4]},
+                     {s[1] * s[3] * s[4], 1, s[1] * s[4], s[1]});
+}
+
+Tensor input_of(const Tensor& t, const Lowered& l) {
+  const Tensor dense = channels_last(t);
+  return l.flat ? flatten_frames(dense) : dense;
+}
+
+// Channels first .. first + count of the weight's second axis (of its first if transposed),
+// channels last as oneDNN wants them, in one pass.
+Tensor weight_of(const Convolution& c, const Lowered& l, int64_t first, int64_t count) {
+  const Tensor source = torch::stable::contiguous(c.weight);
+  Ints s = sizes_of(source);
+  const int64_t taps = s[2] * s[3] * s[4];
+  const int64_t skipped = first * taps * (c.transposed ? s[1] : 1);
+  const int64_t step = s[1] * taps;
+  s[c.transposed ? 0 : 1] = count;
+  const Tensor packed = empty_channels_last(source, s, source.scalar_type());
+  with_types(source.scalar_type(), [&](auto types) {
+    using T = typename decltype(types)::T;
+    pack_weight<T>(const_pointer<T>(source) + skipped, {s[0], s[1], taps, step},
+                   pointer<T>(packed));
+  });
+  return l.flat ? flatten_frames(packed) : packed;
+}
+
+// What came back from torch, flat or not, as a channels-last tensor of these sizes.
+Tensor output_of(const Tensor& t, const Ints& sizes) {
+  const auto format = t.dim() == 4 ? torch::headeronly::MemoryFormat::ChannelsLast
+                                   : torch::headeronly::MemoryFormat::ChannelsLast3d;
+  return reinterpret(torch::stable::contiguous(t, format), sizes, channels_last_strides(sizes));
+}
+
+using NoScalars = Ints;  // an empty list is the same for every element type
+using NoText = std::optional<std::string>;
+using NoScalar = std::optional<double>;
+
+Tensor onednn(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Lowered& l,
+              bool transposed, bool relu) {
+  const std::string activation = relu ? "relu" : "none";
+  if (transposed)
+    return call<Tensor>("mkldnn::_convolution_transpose_pointwise", "", x, weight, bias, l.padding,
+                        Ints(l.stride.size(), 0), l.stride, l.dilation, int64_t{1}, activation,
+                        NoScalars(), NoText());
+  return call<Tensor>("mkldnn::_convolution_pointwise", "", x, weight, bias, l.padding, l.stride,
+                      l.dilation, int64_t{1}, activation, NoScalars(), NoText());
+}
+
+// out = act(out + convolution of x + bias), without a pass of its own over out.
+void onednn_accumulate(const Tensor& out, const Tensor& x, const Tensor& weight,
+                       const OptionalTensor& bias, const Lowered& l, bool relu) {
+  call<Tensor>("mkldnn::_convolution_pointwise_", "binary", out, x, weight, bias, l.padding,
+               l.stride, l.dilation, int64_t{1}, std::string("add"), NoScalar(),
+               relu ? NoText("relu") : NoText(), NoScalars(), NoText());
+}
+
+// The convolution by torch's own code, for what oneDNN does not take.
+Tensor general(const Convolution& c, const Tensor& input, const Tensor& weight, const Lowered& l) {
+  return call<Tensor>("aten::convolution", "", input, weight, OptionalTensor(), l.stride, l.padding,
+                      l.dilation, c.transposed, Ints(l.stride.size(), 0), int64_t{1});
+}
+
+}  // namespace
+
+Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
+                bool relu) {
+  const ScalarType dtype = c.x.scalar_type();
+  const bool fast = onednn_takes(dtype);
+  if (!fast && dtype != ScalarType::Double && dtype != ScalarType::Float) {
+    // No kernel for this short type on this machine: work in float.
+    Convolution wide = c;
+    wide.x = cast(c.x, ScalarType::Float);
+    wide.weight = cast(c.weight, ScalarType::Float);
+    wide.skip = cast(c.skip, ScalarType::Float);
+    const OptionalTensor wide_residual = cast(residual, ScalarType::Float);
+    return channels_last(cast(convolve(wide, bias, wide_residual, relu), dtype));
+  }
+
+  const Lowered l = lower(c);
+  const Tensor x = input_of(c.x, l);
+  const Tensor weight = weight_of(c, l, 0, c.x_channels());
+  OptionalTensor skip, skip_weight;
+  if (c.skip) {
+    skip = input_of(*c.skip, l);
+    skip_weight = weight_of(c, l, c.x_channels(), c.skip_channels());
+  }
+
+  // What oneDNN folds into the convolution costs no pass over its output; `finish` does the rest.
+  const OptionalTensor narrow_bias = cast(bias, dtype);
+  Tensor out;
+  OptionalTensor other;
+  bool biased_and_active = fast;
+  if (!fast) {
+    out = general(c, x, weight, l);
+    if (skip) other = general(c, *skip, *skip_weight, l);
+  } else if (!skip) {
+    out = onednn(x, weight, narrow_bias, l, c.transposed, relu);
+  } else {
+    out = onednn(x, weight, std::nullopt, l, c.transposed, false);
+    if (c.transposed) {  // oneDNN's has no form that adds to its output
+      other = onednn(*skip, *skip_weight, std::nullopt, l, true, false);
+      biased_and_active = false;
+    } else {
+      onednn_accumulate(out, *skip, *skip_weight, narrow_bias, l, relu);
+    }
+  }
+  out = output_of(out, c.out_sizes);
+  if (other) other = output_of(*other, c.out_sizes);
+  const OptionalTensor wide_bias =
+      biased_and_active ? std::nullopt : cast(bias, accumulation_dtype(dtype));
+  const OptionalTensor dense_residual = channels_last(residual);
+  with_types(dtype, [&](auto types) {
+    using T = typename decltype(types)::T;
+    using A = typename decltype(types)::A;
+    finish<T, A>(pointer<T>(out), const_pointer<T>(other), const_pointer<A>(wide_bias),
+                 const_pointer<T>(dense_residual), relu && !biased_and_active,
+                 rows_of(c.out_sizes));
+  });
+  return out;
+}
+
+}  // namespace vinpaint::cpu

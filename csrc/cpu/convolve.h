@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The convolution itself on the CPU: oneDNN's where torch was built with it, torch's own elsewhere.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include "../convolution.h"
+#include "passes.h"
+
+namespace vinpaint::cpu {
+
+// act(convolution of x ++ skip + bias) + residual, channels last, in x's dtype; act is ReLU or
+// nothing. Not for an empty convolution.
+Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
+                bool relu);
+
+inline Rows rows_of(const Ints& sizes) {
+  return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]};
+}
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+template <class T>
+const T* const_pointer(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+template <class T>
+const T* const_pointer(const OptionalTensor& t) {
+  return t ? const_pointer<T>(*t) : nullptr;
+}
+
+template <class T_, class A_>
+struct Types {
+  using T = T_;  // stored
+  using A = A_;  // sums and coefficients
+};
+
+// f(Types<T, A>()) for the type behind `dtype`.
+template <class F>
+void with_types(ScalarType dtype, const F& f) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return f(Types<double, double>());
+    case ScalarType::BFloat16:
+      return f(Types<torch::headeronly::BFloat16, float>());
+    case ScalarType::Half:
+      return f(Types<torch::headeronly::Half, float>());
+    default:
+      return f(Types<float, float>());
+  }
+}
+
+}  // namespace vinpaint::cpu

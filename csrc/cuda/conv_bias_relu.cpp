@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "aten_conv.h"
+
+namespace vinpaint::cuda {
+
+Tensor convolve(const Convolution& c, const OptionalTensor& bias) {
+  const auto list = [](const std::array<int64_t, 3>& v) { return Ints(v.begin(), v.end()); };
+  const auto part = [&](const Tensor& input, const Tensor& weight, const OptionalTensor& b) {
+    return call<Tensor>("aten::convolution", "", channels_last(input), weight, b, list(c.stride),
+                        list(c.padding), list(c.dilation), c.transposed, Ints{0, 0, 0}, int64_t{1});
+  };
+  const Tensor out = part(c.x, c.weight_of_x(), cast(bias, c.x.scalar_type()));
+  return channels_last(c.skip ? add(out, part(*c.skip, c.weight_of_skip(), std::nullopt)) : out);
+}
+
+namespace {
+
+Tensor conv_bias_relu_cuda(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                           const OptionalTensor& bias, const OptionalTensor& residual,
+                           const Ints& stride, const Ints& dilation, bool transposed,
+                           bool with_relu) {
+  constexpr const char* op = "conv_bias_relu";
+  const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
+  if (bias) check_per_channel(op, "bias", *bias, c);
+  if (residual) check_like_output(op, "residual", *residual, c);
+
+  if (c.empty()) return empty_channels_last(x, c.out_sizes, x.scalar_type());
+  Tensor out = convolve(c, bias);
+  if (with_relu) out = relu(out);
+  if (residual) out = add(out, *residual);
+  return channels_last(out);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward_cuda(
+    const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+    const Tensor& out, const Ints& stride, const Ints& dilation, bool transposed, bool with_relu,
+    bool need_input, bool has_bias) {
+  constexpr const char* op = "_conv_bias_relu_backward";
+  const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
+  check_like_output(op, "grad_out", grad_out, c);
+  check_like_output(op, "out", out, c);
+
+  const Tensor grad = channels_last(with_relu ? relu_mask(grad_out, out) : grad_out);
+  const Ints all_but_channels{0, 2, 3, 4};
+  const Tensor grad_bias = has_bias ? torch::stable::sum(grad, all_but_channels, false,
+                                                         accumulation_dtype(x.scalar_type()))
+                                    : nothing(x);
+  const ConvolutionGradients g = convolution_backward(c, grad, need_input);
+  return {g.x, g.skip, g.weight, grad_bias};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vinpaint, CUDA, m) {
+  m.impl("conv_bias_relu", TORCH_BOX(&conv_bias_relu_cuda));
+  m.impl("_conv_bias_relu_backward", TORCH_BOX(&conv_bias_relu_backward_cuda));
+}
+
+}  // namespace vinpaint::cuda

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators, typed: convolution with batch norm, ReLU and residual, and the loss inside the hole.
+
+Clips are (N, C, F, H, W). Results are channels last (``torch.channels_last_3d``); inputs of another
+layout are converted first. A kernel of depth 1 makes a convolution two-dimensional, frame by frame.
+:mod:`vinpaint.reference` has the same functions in plain torch.
+
+Padding is implied. A convolution takes odd kernels ``k`` and pads ``dilation * (k - 1) / 2``, so its
+output has ``ceil(size / stride)`` pixels; a transposed one pads ``(k - stride) / 2``, so its output
+has ``size * stride``. Strides are 1 or 2.
+
+Under ``torch.autocast`` the convolutions run in autocast's dtype with float32 statistics, and
+:func:`masked_l1` runs in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.library import register_autograd, register_fake
+
+from vinpaint import _C as _C  # registers torch.ops.vinpaint
+
+__all__ = ["conv_bias_relu", "conv_bn_relu", "masked_l1"]
+
+_ops = torch.ops.vinpaint
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Dtype that autocast wants on this device; None if autocast is off or does not touch ``x``."""
+    device = x.device.type
+    if not x.is_floating_point() or x.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _cast(t: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
+    return t if t is None or dtype is None else t.to(dtype)
+
+
+def _accumulation_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _no_double_backward(op: str) -> None:
+    """Makes a second derivative an error that says so."""
+
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:  # noqa: ARG001
+        message = f"{op}: a second derivative (double backward) is not supported"
+        raise RuntimeError(message)
+
+    register_autograd(f"vinpaint::_{op}_backward", backward)
+
+
+def _or_none(t: Tensor, needed: bool) -> Tensor | None:
+    return t if needed else None
+
+
+def _empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
+    n, c, f, h, w = shape
+    return like.new_empty((n, f, h, w, c)).permute(0, 4, 1, 2, 3)
+
+
+def _output_shape(
+    x: Tensor, weight: Tensor, stride: Sequence[int], transposed: bool
+) -> tuple[int, ...]:
+    channels = weight.shape[1 if transposed else 0]
+    sizes = zip(x.shape[2:], stride, strict=True)
+    if transposed:
+        return (x.shape[0], channels, *(size * s for size, s in sizes))
+    return (x.shape[0], channels, *((size + s - 1) // s for size, s in sizes))
+
+
+def _input_gradients_fake(
+    x: Tensor, skip: Tensor | None, weight: Tensor, need_input: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    def part(t: Tensor | None) -> Tensor:
+        if t is None or not need_input:
+            return x.new_empty((0,))
+        return _empty_channels_last(t, t.shape)
+
+    return part(x), part(skip), weight.new_empty(weight.shape)
+
+
+# --- conv_bn_relu ---------------------------------------------------------------------------------
+
+
+def conv_bn_relu(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    skip: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: Sequence[int] = (1, 1, 1),
+    transposed: bool = False,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Convolution, batch norm with the statistics of this batch, ReLU, plus ``residual``.
+
+    Args:
+        x: (N, Cx, F, H, W), float32, bfloat16, float16 or (CPU) float64.
+        weight: (Cout, Cx + Cs, kF, kH, kW); (Cx + Cs, Cout, kF, kH, kW) if ``transposed``.
+        gamma: (Cout,) factor of the normalised value; float32, or float64 with float64.
+        beta: (Cout,) added to it.
+        skip: (N, Cs, F, H, W), read as if concatenated after ``x`` along the channels.
+        residual: added after the ReLU; of the output's shape and dtype.
+        stride: along F, H, W.
+        dilation: along F, H, W.
+        transposed: whether the convolution is transposed; dilation is then 1.
+        eps: added to the variance.
+
+    Returns:
+        ``out`` (N, Cout, F', H', W') of x's dtype, and ``mean`` and biased ``var`` (Cout,) of the
+        convolution's output, float32 (float64 with float64). No gradient flows through the latter.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit; the message names the argument.
+
+    Equivalent to::
+
+        pre = F.conv3d(torch.cat([x, skip], 1), weight, None, stride, padding, dilation)
+        out = F.relu(F.batch_norm(pre, None, None, gamma, beta, True, 0.0, eps)) + residual
+    """
+    dtype = _autocast_dtype(x)
+    out, _, mean, var = _ops.conv_bn_relu(
+        _cast(x, dtype),
+        _cast(skip, dtype),
+        _cast(weight, dtype),
+        gamma,
+        beta,
+        _cast(residual, dtype),
+        stride,
+        dilation,
+        transposed,
+        eps,
+    )
+    return out, mean, var
+
+
+@register_fake("vinpaint::conv_bn_relu")
+def _(
+    x: Tensor,
+    skip: Tensor | None,  # noqa: ARG001
+    weight: Tensor,
+    gamma: Tensor,  # noqa: ARG001
+    beta: Tensor,  # noqa: ARG001
+    residual: Tensor | None,  # noqa: ARG001
+    stride: Sequence[int],
+    dilation: Sequence[int],  # noqa: ARG001
+    transposed: bool,
+    eps: float,  # noqa: ARG001
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shape = _output_shape(x, weight, stride, transposed)
+    dtype = _accumulation_dtype(x)
+    mean, var = x.new_empty((shape[1],), dtype=dtype), x.new_empty((shape[1],), dtype=dtype)
+    return _empty_channels_last(x, shape), _empty_channels_last(x, shape), mean, var
+
+
+@register_fake("vinpaint::_conv_bn_relu_backward")
+def _(
+    grad_out: Tensor,  # noqa: ARG001
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    pre: Tensor,  # noqa: ARG001
+    mean: Tensor,  # noqa: ARG001
+    var: Tensor,  # noqa: ARG001
+    stride: Sequence[int],  # noqa: ARG001
+    dilation: Sequence[int],  # noqa: ARG001
+    transposed: bool,  # noqa: ARG001
+    eps: float,  # noqa: ARG001
+    need_input: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtype = _accumulation_dtype(x)
+    return (
+        *_input_gradients_fake(x, skip, weight, need_input),
+        x.new_empty(gamma.shape, dtype=dtype),
+        x.new_empty(beta.shape, dtype=dtype),
+    )
+
+
+def _conv_bn_relu_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, skip, weight, gamma, beta, _, *ctx.options = inputs
+    _, pre, mean, var = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(pre, mean, var)
+    ctx.save_for_backward(x, skip, weight, gamma, beta, pre, mean, var)
+
+
+def _conv_bn_relu_gradients(
+    ctx: Any, grad_out: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return (None,) * 10
+    x, skip, weight, gamma, beta, pre, mean, var = ctx.saved_tensors
+    need_x, need_skip, need_weight, need_gamma, need_beta, need_residual = ctx.needs_input_grad[:6]
+    grad_x, grad_skip, grad_weight, grad_gamma, grad_beta = _ops._conv_bn_relu_backward(
+        grad_out, x, skip, weight, gamma, beta, pre, mean, var, *ctx.options, need_x or need_skip
+    )
+    return (
+        _or_none(grad_x, need_x),
+        _or_none(grad_skip, need_skip),
+        _or_none(grad_weight, need_weight),
+        _or_none(grad_gamma.to(gamma.dtype), need_gamma),
+        _or_none(grad_beta.to(beta.dtype), need_beta),
+        _or_none(grad_out, need_residual),
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+register_autograd(
+    "vinpaint::conv_bn_relu", _conv_bn_relu_gradients, setup_context=_conv_bn_relu_setup
+)
+_no_double_backward("conv_bn_relu")
+
+
+# --- conv_bias_relu -------------------------------------------------------------------------------
+
+
+def conv_bias_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    skip: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: Sequence[int] = (1, 1, 1),
+    transposed: bool = False,
+    relu: bool = True,
+) -> Tensor:
+    """Convolution, bias, ReLU if asked for, plus ``residual``.
+
+    This is :func:`conv_bn_relu` with the batch norm folded into weight and bias, for inference, and
+    with ``relu=False`` the linear last layer of a network.
+
+    Args:
+        x: (N, Cx, F, H, W), float32, bfloat16, float16 or (CPU) float64.
+        weight: (Cout, Cx + Cs, kF, kH, kW); (Cx + Cs, Cout, kF, kH, kW) if ``transposed``.
+        bias: (Cout,), any floating dtype; rounded to x's.
+        skip: (N, Cs, F, H, W), read as if concatenated after ``x`` along the channels.
+        residual: added after the ReLU; of the output's shape and dtype.
+        stride: along F, H, W.
+        dilation: along F, H, W.
+        transposed: whether the convolution is transposed; dilation is then 1.
+        relu: whether to apply the ReLU.
+
+    Returns:
+        (N, Cout, F', H', W') of x's dtype.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit; the message names the argument.
+
+    Equivalent to::
+
+        F.relu(F.conv3d(torch.cat([x, skip], 1), weight, bias, stride, padding, dilation)) + residual
+    """
+    dtype = _autocast_dtype(x)
+    x, weight, skip, residual = (_cast(t, dtype) for t in (x, weight, skip, residual))  # type: ignore[assignment]
+    # The backward reads the ReLU's mask off the output, so a residual may not hide it.
+    learning = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, weight, bias, skip, residual)
+    )
+    fused = None if learning else residual
+    out: Tensor = _ops.conv_bias_relu(
+        x, skip, weight, bias, fused, stride, dilation, transposed, relu
+    )
+    return out + residual if learning and residual is not None else out
+
+
+@register_fake("vinpaint::conv_bias_relu")
+def _(
+    x: Tensor,
+    skip: Tensor | None,  # noqa: ARG001
+    weight: Tensor,
+    bias: Tensor | None,  # noqa: ARG001
+    residual: Tensor | None,  # noqa: ARG001
+    stride: Sequence[int],
+    dilation: Sequence[int],  # noqa: ARG001
+    transposed: bool,
+    relu: bool,  # noqa: ARG001
+) -> Tensor:
+    return _empty_channels_last(x, _output_shape(x, weight, stride, transposed))
+
+
+@register_fake("vinpaint::_conv_bias_relu_backward")
+def _(
+    grad_out: Tensor,  # noqa: ARG001
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    out: Tensor,
+    stride: Sequence[int],  # noqa: ARG001
+    dilation: Sequence[int],  # noqa: ARG001
+    transposed: bool,  # noqa: ARG001
+    relu: bool,  # noqa: ARG001
+    need_input: bool,
+    has_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad_bias = (
+        x.new_empty((out.shape[1],), dtype=_accumulation_dtype(x))
+        if has_bias
+        else x.new_empty((0,))
+    )
+    return *_input_gradients_fake(x, skip, weight, need_input), grad_bias
+
+
+def _conv_bias_relu_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, skip, weight, bias, residual, *ctx.options = inputs
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.has_residual = residual is not None
+    ctx.save_for_backward(x, skip, weight, output)
+
+
+def _conv_bias_relu_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    relu = ctx.options[3]
+    if ctx.has_residual and relu:
+        message = "conv_bias_relu: the operator has no gradient with a residual; use vinpaint.ops"
+        raise RuntimeError(message)
+    x, skip, weight, out = ctx.saved_tensors
+    need_x, need_skip, need_weight, need_bias, need_residual = ctx.needs_input_grad[:5]
+    grad_x, grad_skip, grad_weight, grad_bias = _ops._conv_bias_relu_backward(
+        grad_out, x, skip, weight, out, *ctx.options, need_x or need_skip, need_bias
+    )
+    return (
+        _or_none(grad_x, need_x),
+        _or_none(grad_skip, need_skip),
+        _or_none(grad_weight, need_weight),
+        grad_bias.to(ctx.bias_dtype) if need_bias else None,
+        _or_none(grad_out, need_residual),
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+register_autograd(
+    "vinpaint::conv_bias_relu", _conv_bias_relu_gradients, setup_context=_conv_bias_relu_setup
+)
+_no_double_backward("conv_bias_relu")
+
+
+# --- masked_l1 ------------------------------------------------------------------------------------
+
+
+def masked_l1(pred: Tensor, target: Tensor, mask: Tensor, *, per_frame: bool = False) -> Tensor:
+    """Mean absolute difference inside the hole, averaged over clips or over frames.
+
+    A clip (or frame) without a hole counts as 0. Sums run in a fixed order: the same input gives the
+    same bits. Nothing waits for the device.
+
+    Args:
+        pred: (N, C, F, H, W), float32, bfloat16, float16 or (CPU) float64, any strides.
+        target: of pred's shape and dtype.
+        mask: (N, 1, F, H, W), 1 in the hole and 0 elsewhere, any dtype. Gets no gradient.
+        per_frame: whether each frame's hole has the same weight, however large it is; otherwise each
+            clip's has.
+
+    Returns:
+        float32 scalar (float64 with float64), in the units of pred.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit; the message names the argument.
+
+    Equivalent to::
+
+        dims = (1, 3, 4) if per_frame else (1, 2, 3, 4)
+        error = (mask * (pred - target).abs()).sum(dims) / (mask.sum(dims) * C)
+        error.nan_to_num(0).mean()
+    """
+    if _autocast_dtype(pred) is not None:
+        pred, target = pred.float(), target.float()
+    loss: Tensor = _ops.masked_l1(pred, target, mask, per_frame)[0]
+    return loss
+
+
+@register_fake("vinpaint::masked_l1")
+def _(
+    pred: Tensor,
+    target: Tensor,  # noqa: ARG001
+    mask: Tensor,  # noqa: ARG001
+    per_frame: bool,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    dtype = _accumulation_dtype(pred)
+    scale_shape = (pred.shape[0], pred.shape[2])
+    return pred.new_empty((), dtype=dtype), pred.new_empty(scale_shape, dtype=dtype)
+
+
+@register_fake("vinpaint::_masked_l1_backward")
+def _(
+    grad: Tensor,  # noqa: ARG001
+    pred: Tensor,
+    target: Tensor,  # noqa: ARG001
+    mask: Tensor,  # noqa: ARG001
+    scale: Tensor,  # noqa: ARG001
+) -> Tensor:
+    return _empty_channels_last(pred, pred.shape)
+
+
+def _masked_l1_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    pred, target, mask, _ = inputs
+    _, scale = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(scale)
+    ctx.save_for_backward(pred, target, mask, scale)
+
+
+def _masked_l1_gradients(
+    ctx: Any, grad: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None
+    grad_pred = _ops._masked_l1_backward(grad, *ctx.saved_tensors)
+    need_pred, need_target = ctx.needs_input_grad[:2]
+    return (grad_pred if need_pred else None, -grad_pred if need_target else None, None, None)
+
+
+register_autograd("vinpaint::masked_l1", _masked_l1_gradients, setup_context=_masked_l1_setup)
+_no_double_backward("masked_l1")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators in plain torch: slow, obvious, and the oracle of every operator test.
+
+Same names and signatures as :mod:`vinpaint.ops`. Nothing here is fused; everything is differentiable
+by torch itself and works on any device and dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    skip: Tensor | None,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+) -> Tensor:
+    """Convolution of the concatenation of ``x`` and ``skip``, padded so that a stride of 1 keeps the size."""
+    inputs = x if skip is None else torch.cat([x, skip], dim=1)
+    kernel = weight.shape[2:]
+    if transposed:
+        padding = [(k - s) // 2 for k, s in zip(kernel, stride, strict=True)]
+        return F.conv_transpose3d(inputs, weight, bias, tuple(stride), padding)
+    padding = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
+    return F.conv3d(inputs, weight, bias, tuple(stride), padding, tuple(dilation))
+
+
+def conv_bn_relu(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    skip: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: Sequence[int] = (1, 1, 1),
+    transposed: bool = False,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Convolution, batch normalisation with the statistics of this batch, ReLU, plus ``residual``.
+
+    Returns ``(out, mean, var)``; ``var`` is the biased variance the normalisation used.
+    """
+    pre = _convolution(x, weight, None, skip, stride, dilation, transposed)
+    wide = pre.to(gamma.dtype)
+    var, mean = torch.var_mean(wide, dim=(0, 2, 3, 4), correction=0)
+    scale = gamma * torch.rsqrt(var + eps)
+    shift = beta - mean * scale
+    out = F.relu(wide * scale.view(1, -1, 1, 1, 1) + shift.view(1, -1, 1, 1, 1))
+    if residual is not None:
+        out = out + residual
+    return out.to(x.dtype), mean.detach(), var.detach()
+
+
+def conv_bias_relu(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    skip: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    dilation: Sequence[int] = (1, 1, 1),
+    transposed: bool = False,
+    relu: bool = True,
+) -> Tensor:
+    """Convolution, bias, ReLU if asked for, plus ``residual``: batch normalisation folded away."""
+    bias = None if bias is None else bias.to(x.dtype)
+    out = _convolution(x, weight, bias, skip, stride, dilation, transposed)
+    if relu:
+        out = F.relu(out)
+    return out if residual is None else out + residual
+
+
+def masked_l1(pred: Tensor, target: Tensor, mask: Tensor, *, per_frame: bool = False) -> Tensor:
+    """Mean absolute difference inside the hole, averaged over clips (or over all frames of all clips)."""
+    wide = torch.promote_types(pred.dtype, torch.float32)
+    dims = (1, 3, 4) if per_frame else (1, 2, 3, 4)
+    error = (mask.to(wide) * (pred.to(wide) - target.to(wide)).abs()).sum(dims)
+    count = mask.to(wide).sum(dims) * pred.shape[1]
+    return torch.where(count > 0, error / count.clamp(min=1), 0).mean()
