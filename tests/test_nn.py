@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks: the paper's table, layer by layer; the joint forward; folding; the temporal halo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import random_model
+from vinpaint.nn import CombCN, CompletionNet3d, InpainterConfig, VideoInpainter, fold_batch_norm
+from vinpaint.nn.inpainter import reduce_clip
+from vinpaint.nn.layers import Conv
+
+# name: (kernel, spatial stride, out channels, spatial dilation, in channels), as the paper prints them.
+TABLE_3DCN = {
+    "conv1": ((5, 5, 5), 1, 16, 1, 4),
+    "conv2": ((3, 3, 3), 2, 32, 1, 16),
+    "conv3": ((3, 3, 3), 1, 64, 1, 32),
+    "conv4": ((3, 3, 3), 2, 128, 1, 64),
+    "conv5": ((3, 3, 3), 1, 256, 2, 128),
+    "conv6": ((3, 3, 3), 1, 256, 4, 256),
+    "conv7": ((3, 3, 3), 1, 256, 8, 256),
+    "conv8": ((3, 3, 3), 1, 128, 1, 256),
+    "deconv9": ((3, 4, 4), 2, 64, 1, 256),
+    "conv10": ((3, 3, 3), 1, 32, 1, 128),
+    "deconv11": ((3, 4, 4), 2, 16, 1, 64),
+    "conv12": ((3, 3, 3), 1, 3, 1, 16),
+}
+TABLE_COMBCN = {
+    "conv1": ((1, 5, 5), 1, 64, 1, 4),
+    "conv2": ((1, 3, 3), 2, 128, 1, 64),
+    "conv3": ((1, 3, 3), 1, 128, 1, 128),
+    "conv4": ((1, 3, 3), 2, 256, 1, 128),
+    "conv5": ((1, 3, 3), 1, 256, 1, 256),
+    "conv6": ((1, 3, 3), 1, 256, 1, 256),
+    "conv7": ((1, 3, 3), 1, 256, 2, 256),
+    "conv8": ((1, 3, 3), 1, 256, 4, 256),
+    "conv9": ((1, 3, 3), 1, 256, 8, 256),
+    "conv10": ((1, 3, 3), 1, 256, 16, 512),
+    "conv11": ((1, 3, 3), 1, 256, 1, 512),
+    "conv12": ((1, 3, 3), 1, 256, 1, 512),
+    "deconv13": ((1, 4, 4), 2, 128, 1, 512),
+    "conv14": ((1, 3, 3), 1, 128, 1, 256),
+    "deconv15": ((1, 4, 4), 2, 64, 1, 256),
+    "conv16": ((1, 3, 3), 1, 32, 1, 128),
+    "conv17": ((1, 3, 3), 1, 3, 1, 32),
+    "guide2": ((1, 3, 3), 1, 128, 1, 3),
+    "guide14": ((1, 3, 3), 1, 128, 1, 3),
+}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _clip(batch: int = 1, frames: int = 4, height: int = 32, width: int = 40) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(3)
+    mask = torch.zeros(batch, 1, frames, height, width)
+    mask[..., 9:21, 11:26] = 1
+    return torch.rand(batch, 3, frames, height, width), mask
+
+
+@pytest.mark.parametrize(
+    ("net", "table", "total"),
+    [(CompletionNet3d(), TABLE_3DCN, 6_556_691), (CombCN(), TABLE_COMBCN, 8_667_299)],
+    ids=["3DCN", "CombCN"],
+)
+def test_every_layer_is_the_papers(net: nn.Module, table: dict[str, tuple], total: int) -> None:
+    layers = dict(net.named_children())
+    assert list(layers) == list(table)
+    for name, (kernel, stride, out_channels, dilation, in_channels) in table.items():
+        layer = layers[name]
+        transposed = name.startswith("deconv")
+        channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        assert layer.weight.shape == (*channels, *kernel), name
+        if isinstance(layer, Conv):
+            assert name in ("conv12", "conv17")
+            assert _count(layer) == layer.weight.numel() + out_channels, name
+            continue
+        assert layer.stride == (1, stride, stride), name
+        assert layer.dilation == (1, dilation, dilation), name
+        assert layer.transposed is transposed, name
+        assert _count(layer) == layer.weight.numel() + 2 * out_channels, name
+    assert _count(net) == total
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 40), (33, 43)])
+def test_joint_forward_gives_the_papers_shapes(height: int, width: int) -> None:
+    completed, coarse = VideoInpainter()(*_clip(2, 3, height, width))
+    assert completed.shape == (2, 3, 3, height, width)
+    assert coarse.shape == (2, 3, 3, -(-height // 2), -(-width // 2))
+
+
+def test_2dcn_has_no_3dcn_and_no_guidance() -> None:
+    model = VideoInpainter(InpainterConfig(mode="2dcn"))
+    completed, coarse = model(*_clip())
+    assert coarse is None
+    assert completed.shape == (1, 3, 4, 32, 40)
+    assert model.halo == 0
+    assert _count(model) == 8_667_299 - 2 * (3 * 128 * 9 + 2 * 128)
+
+
+def test_what_lies_in_the_hole_is_not_looked_at() -> None:
+    frames, mask = _clip()
+    model = random_model()
+    poisoned = torch.where(mask > 0, torch.full_like(frames, float("nan")), frames)
+    # The low-resolution clip averages pixels before it masks them: a hole pixel must not leak there either.
+    with torch.no_grad():
+        for ours, theirs in zip(model(frames, mask), model(poisoned, mask), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_guidance_is_composited_with_the_known_pixels() -> None:
+    frames, mask = _clip()
+    small, small_mask = reduce_clip(frames, mask)
+    model = VideoInpainter().eval()
+    with torch.no_grad():
+        coarse, guidance = model.complete(small, small_mask)
+        known = (small_mask == 0).expand_as(small)
+        assert torch.equal(guidance[known], small[known])
+        assert torch.equal(guidance[~known], coarse[~known])
+        plain = VideoInpainter(InpainterConfig(composite_guidance=False)).eval()
+        assert torch.equal(*plain.complete(small, small_mask))
+
+
+def test_reduced_mask_is_hole_if_any_pixel_is() -> None:
+    frames, mask = torch.rand(1, 3, 1, 4, 4), torch.zeros(1, 1, 1, 4, 4)
+    mask[..., 0, 3] = 1
+    small, small_mask = reduce_clip(frames, mask)
+    assert small_mask.flatten().tolist() == [0, 1, 0, 0]
+    torch.testing.assert_close(small[0, :, 0], torch.nn.functional.avg_pool2d(frames[0, :, 0], 2))
+
+
+def test_folding_changes_nothing_but_rounding() -> None:
+    frames, mask = _clip()
+    model = random_model()
+    with torch.no_grad():
+        expected = model(frames, mask)
+        fold_batch_norm(model)
+        assert not [name for name in model.state_dict() if "gamma" in name or "running" in name]
+        for ours, theirs in zip(model(frames, mask), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_training_updates_the_running_statistics_like_torch() -> None:
+    layer = CompletionNet3d().conv2.train()
+    norm = nn.BatchNorm3d(32)
+    x = torch.randn(2, 16, 3, 8, 8)
+    layer(x)
+    norm(nn.functional.conv3d(x, layer.weight, None, (1, 2, 2), 1))
+    torch.testing.assert_close(layer.running_mean, norm.running_mean)
+    torch.testing.assert_close(layer.running_var, norm.running_var)
+
+
+def test_every_parameter_of_both_networks_is_trained() -> None:
+    model = VideoInpainter()
+    completed, coarse = model(*_clip())
+    (completed.square().mean() + coarse.square().mean()).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_a_frame_sees_thirteen_frames_to_either_side_and_no_more() -> None:
+    net = random_model().completion.double()
+    x = torch.rand(1, 4, 31, 16, 16, dtype=torch.float64, requires_grad=True)
+    net(x)[:, :, 15].sum().backward()
+    reached = [f for f in range(31) if x.grad[:, :, f].abs().sum() > 0]
+    assert reached == list(range(15 - net.halo, 15 + net.halo + 1))
+
+
+def test_autocast_runs_the_networks_in_bfloat16() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        completed, _ = VideoInpainter()(*_clip())
+    assert completed.dtype == torch.bfloat16
+    assert completed.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("frames", "mask", "message"),
+    [
+        (torch.rand(3, 4, 8, 8), torch.zeros(1, 1, 4, 8, 8), "frames must be"),
+        (torch.rand(1, 3, 4, 8, 8), torch.zeros(1, 1, 3, 8, 8), "mask must be"),
+        (torch.rand(1, 3, 4, 8, 8), torch.zeros(1, 1, 4, 8, 8).double(), "share a floating dtype"),
+        (torch.ones(1, 3, 4, 8, 8).byte(), torch.zeros(1, 1, 4, 8, 8).byte(), "share a floating dtype"),
+    ],
+)
+def test_bad_input_is_named(frames: Tensor, mask: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VideoInpainter()(frames, mask)
+
+
+def test_guidance_must_fit_the_mode() -> None:
+    x = torch.rand(1, 4, 1, 8, 8)
+    with pytest.raises(ValueError, match="guidance must be given"):
+        CombCN()(x)
+    with pytest.raises(ValueError, match="guidance must be None"):
+        CombCN(guidance=False)(x, torch.rand(1, 3, 1, 4, 4))
+    with pytest.raises(ValueError, match="'2dcn'"):
+        VideoInpainter(InpainterConfig(mode="3d"))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: round trip, the shipped ones, bad folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.pretrained import CONFIG, WEIGHTS, load_pretrained, save_pretrained
+from vinpaint.video.errors import InputError
+
+
+def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:
+    model = VideoInpainter(InpainterConfig(mode="2dcn", mean=(0.1, 0.2, 0.3), composite_guidance=False))
+    save_pretrained(model, tmp_path, dtype=torch.float32)
+    loaded = load_pretrained(tmp_path)
+    assert loaded.config == model.config
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_shipped_weights_are_the_full_system_in_half_precision(tmp_path: Path) -> None:
+    model = load_pretrained()
+    assert model.config.mode == "combcn"
+    assert sum(p.numel() for p in model.parameters()) == 6_556_691 + 8_667_299
+    save_pretrained(model, tmp_path)
+    assert 30e6 < (tmp_path / WEIGHTS).stat().st_size < 32e6
+
+
+@pytest.mark.parametrize("missing", [WEIGHTS, CONFIG])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    save_pretrained(VideoInpainter(InpainterConfig(mode="2dcn")), tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(InputError, match=missing):
+        load_pretrained(tmp_path)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    save_pretrained(VideoInpainter(InpainterConfig(mode="2dcn")), tmp_path)
+    (tmp_path / CONFIG).write_text('{"mode": "combcn", "mean": [0, 0, 0]}')
+    with pytest.raises(InputError, match="does not hold a vinpaint model"):
+        load_pretrained(tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(b"not safetensors at all")
+    with pytest.raises(InputError, match="does not hold a vinpaint model"):
+        load_pretrained(tmp_path)
+    (tmp_path / CONFIG).write_text("[]")
+    with pytest.raises(InputError, match="does not hold a vinpaint model"):
+        load_pretrained(tmp_path)

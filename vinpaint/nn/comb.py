@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CombCN: the 2-D encoder-decoder that restores every frame at full size, guided by 3DCN."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vinpaint.nn.layers import Conv, ConvBNReLU
+
+
+def _layer(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> ConvBNReLU:
+    return ConvBNReLU(
+        in_channels,
+        out_channels,
+        (1, kernel, kernel),
+        stride=(1, stride, stride),
+        dilation=(1, dilation, dilation),
+    )
+
+
+def _up(in_channels: int, out_channels: int) -> ConvBNReLU:
+    return ConvBNReLU(in_channels, out_channels, (1, 4, 4), stride=(1, 2, 2), transposed=True)
+
+
+class CombCN(nn.Module):
+    """CombCN: seventeen layers on single frames, and two guidance layers that read 3DCN's output.
+
+    A guidance map is added at half resolution after layer 2 and after layer 14. All kernels have
+    depth 1: frames never mix, so any number of them may be computed at a time.
+
+    Args:
+        guidance: ``False`` drops the two guidance layers: the paper's 2DCN.
+    """
+
+    def __init__(self, *, guidance: bool = True) -> None:
+        super().__init__()
+        self.conv1 = _layer(4, 64, kernel=5)
+        self.conv2 = _layer(64, 128, stride=2)
+        self.conv3 = _layer(128, 128)
+        self.conv4 = _layer(128, 256, stride=2)
+        self.conv5 = _layer(256, 256)
+        self.conv6 = _layer(256, 256)
+        self.conv7 = _layer(256, 256, dilation=2)
+        self.conv8 = _layer(256, 256, dilation=4)
+        self.conv9 = _layer(256, 256, dilation=8)
+        self.conv10 = _layer(256 + 256, 256, dilation=16)
+        self.conv11 = _layer(256 + 256, 256)
+        self.conv12 = _layer(256 + 256, 256)
+        self.deconv13 = _up(256 + 256, 128)
+        self.conv14 = _layer(128 + 128, 128)
+        self.deconv15 = _up(128 + 128, 64)
+        self.conv16 = _layer(64 + 64, 32)
+        self.conv17 = Conv(32, 3, (1, 3, 3))
+        self.guide2 = _layer(3, 128) if guidance else None
+        self.guide14 = _layer(3, 128) if guidance else None
+
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """Restore frames.
+
+        Args:
+            x: (N, 4, F, H, W), the mean-filled frames and their mask; H and W multiples of 4.
+            guidance: (N, 3, F, H/2, W/2), 3DCN's completed clip; ``None`` for 2DCN only.
+
+        Returns:
+            (N, 3, F, H, W), linear, neither clamped nor composited.
+
+        Raises:
+            ValueError: guidance given to 2DCN, or missing for CombCN.
+        """
+        if (guidance is None) == (self.guide2 is not None):
+            raise ValueError(
+                f"CombCN: guidance must be {'given' if self.guide2 is not None else 'None'} "
+                f"for {'CombCN' if self.guide2 is not None else '2DCN'}"
+            )
+        guide2 = guide14 = None
+        if guidance is not None and self.guide2 is not None and self.guide14 is not None:
+            guide2, guide14 = self.guide2(guidance), self.guide14(guidance)  # (N, 128, F, H/2, W/2)
+        x1 = self.conv1(x)  # (N, 64, F, H, W)
+        x2 = self.conv2(x1, residual=guide2)  # (N, 128, F, H/2, W/2)
+        x3 = self.conv3(x2)  # (N, 128, F, H/2, W/2)
+        x4 = self.conv4(x3)  # (N, 256, F, H/4, W/4)
+        x5 = self.conv5(x4)
+        x6 = self.conv6(x5)
+        x7 = self.conv7(x6)
+        y = self.conv8(x7)
+        y = self.conv9(y)  # (N, 256, F, H/4, W/4)
+        y = self.conv10(y, skip=x7)
+        y = self.conv11(y, skip=x6)
+        y = self.conv12(y, skip=x5)  # (N, 256, F, H/4, W/4)
+        y = self.deconv13(y, skip=x4)  # (N, 128, F, H/2, W/2)
+        y = self.conv14(y, skip=x3, residual=guide14)  # (N, 128, F, H/2, W/2)
+        y = self.deconv15(y, skip=x2)  # (N, 64, F, H, W)
+        y = self.conv16(y, skip=x1)  # (N, 32, F, H, W)
+        return self.conv17(y)  # (N, 3, F, H, W)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: a folder with ``model.safetensors``, ``config.json`` and a model card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.video.errors import InputError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def default_weights() -> Path:
+    """The folder of the weights that ship with the package."""
+    return Path(str(resources.files("vinpaint") / "assets" / "weights"))
+
+
+def save_pretrained(model: VideoInpainter, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write weights and configuration; kernels are stored as ``dtype``, all else in float32."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: value.to(dtype if value.dim() > 1 else torch.float32).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+
+
+def load_pretrained(folder: str | Path | None = None) -> VideoInpainter:
+    """Read a model, in float32 and evaluation mode; the default weights if ``folder`` is ``None``.
+
+    Raises:
+        InputError: the folder, one of its two files, or a tensor in them is missing or unreadable.
+    """
+    folder = default_weights() if folder is None else Path(folder)
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise InputError(f"weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}")
+    try:
+        options = json.loads((folder / CONFIG).read_text())
+        options["mean"] = tuple(options["mean"])
+        model = VideoInpainter(InpainterConfig(**options))
+        state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
+        model.load_state_dict(state)
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"weights: {folder} does not hold a vinpaint model: {error}") from error
+    return model.eval()
