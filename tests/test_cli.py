@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import write_clip
+from PIL import Image
+
+COMMAND = [str(Path(sys.executable).with_name("vinpaint"))]
+
+
+def _run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames of 96 x 64."""
+    path = tmp_path_factory.mktemp("clip") / "in.mp4"
+    write_clip(path, frames=10, width=96, height=64)
+    return path
+
+
+def test_info_describes_the_build() -> None:
+    done = _run("info", "--json")
+    info = json.loads(done.stdout)
+    expected = {"version", "torch", "built_with_cuda", "cuda_architectures", "cpu_features", "devices"}
+    assert expected <= set(info)
+    assert "cpu" in info["devices"]
+    assert bool(info["cuda_architectures"]) == info["built_with_cuda"]
+    assert info["version"] in _run("info").stdout
+    assert _run("--version").stdout.strip() == f"vinpaint {info['version']}"
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, vinpaint; vinpaint.Inpainter; import torch;"
+        "bad = {'tensorrt', 'tensorrt_rtx', 'onnx', 'gradio', 'ray', 'scenedetect'} & set(sys.modules);"
+        "assert not bad, bad; assert not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_inpaint_writes_a_video_a_preview_and_a_comparison(clip: Path, tmp_path: Path) -> None:
+    output, preview, compare = tmp_path / "out.mp4", tmp_path / "sheet.png", tmp_path / "compare.mp4"
+    done = _run("inpaint", clip, "--box", "20,16,24,20@2-5", "-o", output, "--preview", preview, "--compare", compare)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # quiet when not a terminal
+    assert "10 frames, 4 with a hole" in done.stdout
+    with av.open(str(output)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10
+    with av.open(str(compare)) as container:
+        assert container.streams.video[0].width >= 2 * 96
+        assert sum(1 for _ in container.decode(video=0)) == 10
+    assert Image.open(preview).width > 2 * 96
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["compare.mp4", "out.mp4", "sheet.png"]
+
+
+def test_an_empty_mask_gives_the_input_and_says_so(clip: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "mask.png")
+    done = _run("inpaint", clip, "--mask", tmp_path / "mask.png", "-o", tmp_path / "out.mkv", "--codec", "ffv1")
+    assert done.returncode == 0, done.stderr
+    assert "the mask is empty" in done.stderr
+    with av.open(str(clip)) as theirs, av.open(str(tmp_path / "out.mkv")) as ours:
+        for a, b in zip(theirs.decode(video=0), ours.decode(video=0), strict=True):
+            assert np.array_equal(a.to_ndarray(), b.to_ndarray())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere.mp4", "--box", "1,1,9,9"], "no such file"),
+        (["{clip}"], "--mask or --box"),
+        (["{clip}", "--box", "90,1,9,9"], "96 x 64"),
+        (["{clip}", "--box", "0,0,96,64"], "covers every pixel"),
+        (["{clip}", "--box", "1,1,9"], "expected x,y,w,h"),
+        (["{clip}", "--box", "1,1,9,9", "--weights", "nowhere"], "weights: expected a folder"),
+        (["{clip}", "--box", "1,1,9,9", "--device", "tpu"], "device: expected auto, cpu or cuda"),
+        (["{clip}", "--box", "1,1,9,9", "--dilate", "-1"], "0 or more pixels"),
+        (["{clip}", "--box", "1,1,9,9", "--codec", "nonsense"], "nonsense"),
+        (["{clip}", "--box", "1,1,9,9", "--preview", "nowhere/sheet.png"], "nowhere"),
+        (["{clip}", "--box", "1,1,9,9", "--compare", "nowhere/compare.mp4"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    clip: Path, tmp_path: Path, args: list[str], message: str
+) -> None:
+    args = [arg.format(clip=clip) for arg in args]
+    done = _run("inpaint", *args, "-o", tmp_path / "out.mp4", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = _run("inpaint", "nowhere.mp4", "--box", "1,1,9,9", "-o", tmp_path / "out.mp4", "--debug")
+    assert "Traceback" in done.stderr
+
+
+def test_unknown_options_are_usage_errors() -> None:
+    assert _run("inpaint").returncode == 2
+    assert _run("nonsense").returncode == 2
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4", frames=400, width=256, height=192)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [*COMMAND, "inpaint", str(tmp_path / "in.mp4"), "--box", "20,20,160,120", "-o", str(folder / "out.mp4")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(folder.iterdir())  # the hidden file has been begun
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_demo_writes_its_three_files(tmp_path: Path) -> None:
+    done = _run("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    names = sorted(p.name for p in (tmp_path / "vinpaint-demo").iterdir())
+    assert names == ["walker-compare.mp4", "walker.mp4", "walker.png"]
+
+
+def test_train_and_use_the_weights(clip: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = _run(
+        "train", clip.parent, "-o", run, "--steps", 2, "--frames", 2, "--size", 32, "--comb-frames", 1, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    used = _run("inpaint", clip, "--box", "20,16,24,20", "-o", tmp_path / "o.mp4", "--weights", run / "weights")
+    assert used.returncode == 0, used.stderr

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job in memory: exact chunks, untouched pixels, cuts, working sizes, bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from models import random_model
+from vinpaint.inpainting import Inpainter
+from vinpaint.video.errors import InputError
+from vinpaint.video.windows import make_plan
+
+
+@pytest.fixture(scope="module")
+def inpainter() -> Inpainter:
+    return Inpainter(random_model())
+
+
+def _clip(frames: int = 6, height: int = 48, width: int = 56, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    clip = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    mask = np.zeros((frames, height, width), np.uint8)
+    mask[:, 10:26, 12:30] = 255
+    return clip, mask
+
+
+def test_known_pixels_are_untouched_and_the_hole_is_filled(inpainter: Inpainter) -> None:
+    clip, mask = _clip()
+    before = clip.copy()
+    filled = inpainter(clip, mask)
+    assert filled.dtype == np.uint8
+    assert filled.shape == clip.shape
+    assert np.array_equal(clip, before)
+    assert np.array_equal(filled[mask == 0], clip[mask == 0])
+    assert not np.array_equal(filled[mask > 0], clip[mask > 0])
+
+
+def test_the_hole_is_filled_from_known_pixels_only(inpainter: Inpainter) -> None:
+    clip, mask = _clip()
+    other = clip.copy()
+    other[mask > 0] = 255 - other[mask > 0]
+    assert np.array_equal(inpainter(clip, mask), inpainter(other, mask))
+
+
+def test_chunks_equal_one_shot() -> None:
+    frames = 40
+    clip, mask = _clip(frames, 32, 32)
+    mask[5:9] = 0  # frames without a hole inside the shot
+    model = random_model()
+    one_shot = Inpainter(model, chunk_frames=frames)
+    plan = make_plan(mask, frames)
+    (region,) = plan.shots[0].regions
+    pairs = list(zip(clip, mask, strict=True))
+    holed = [i for i in range(frames) if mask[i].any()]
+    expected = np.stack(list(one_shot._complete(pairs, holed, region)))
+    for chunk_frames in (7, 16):
+        chunked = Inpainter(model, chunk_frames=chunk_frames)
+        patches: list[np.ndarray] = []
+        complete: Callable = chunked._complete
+
+        def record(*args, complete=complete, patches=patches):  # type: ignore[no-untyped-def]
+            for patch in complete(*args):
+                patches.append(patch.copy())
+                yield patch
+
+        chunked._complete = record  # type: ignore[method-assign]
+        filled = np.stack(list(chunked.fill(pairs, plan)))
+        np.testing.assert_allclose(np.stack(patches), expected, atol=1e-5, rtol=0)
+        assert np.array_equal(filled[mask == 0], clip[mask == 0])
+
+
+def test_nothing_is_taken_from_across_a_cut(inpainter: Inpainter) -> None:
+    clip, mask = _clip(10)
+    other = clip.copy()
+    other[6:] = 255 - other[6:]
+    assert np.array_equal(inpainter(clip, mask, cuts=[6])[:6], inpainter(other, mask, cuts=[6])[:6])
+    assert not np.array_equal(inpainter(clip, mask)[:6], inpainter(other, mask)[:6])
+
+
+def test_only_the_neighbourhood_is_looked_at(inpainter: Inpainter) -> None:
+    clip = np.random.default_rng(1).integers(0, 256, (3, 48, 300, 3), dtype=np.uint8)
+    mask = np.zeros((48, 300), np.uint8)
+    mask[16:32, 16:32] = 1
+    other = clip.copy()
+    other[:, :, 32 + 64 + 8 :] = 0
+    assert np.array_equal(inpainter(clip, mask)[:, :, :32], inpainter(other, mask)[:, :, :32])
+
+
+def test_a_thick_hole_is_filled_at_a_reduced_size(inpainter: Inpainter) -> None:
+    clip = np.full((2, 200, 200, 3), 90, np.uint8)
+    mask = np.zeros((2, 200, 200), bool)
+    mask[:, 40:150, 40:150] = True
+    filled = inpainter(clip, mask)
+    assert np.array_equal(filled[~mask], clip[~mask])
+    assert filled[mask].std() > 0
+
+
+def test_tensors_in_tensors_out(inpainter: Inpainter) -> None:
+    clip, mask = _clip()
+    filled = inpainter(torch.from_numpy(clip), torch.from_numpy(mask > 0))
+    assert isinstance(filled, torch.Tensor)
+    assert np.array_equal(filled.numpy(), inpainter(clip, mask))
+
+
+def test_one_mask_serves_all_frames(inpainter: Inpainter) -> None:
+    clip, mask = _clip()
+    assert np.array_equal(inpainter(clip, mask[0]), inpainter(clip, mask))
+
+
+def test_an_empty_mask_gives_the_input(inpainter: Inpainter) -> None:
+    clip, mask = _clip()
+    assert np.array_equal(inpainter(clip, 0 * mask), clip)
+
+
+def test_deep_frames_keep_their_depth(inpainter: Inpainter) -> None:
+    clip, mask = _clip(3)
+    deep = clip.astype(np.uint16) * 257
+    filled = np.stack(list(inpainter.fill(zip(deep, mask, strict=True), make_plan(mask, 3))))
+    assert filled.dtype == np.uint16
+    assert np.array_equal(filled[mask == 0], deep[mask == 0])
+    shallow = np.stack(list(inpainter.fill(zip(clip, mask, strict=True), make_plan(mask, 3))))
+    np.testing.assert_allclose(filled / 257, shallow, atol=0.51)
+
+
+def test_a_stream_is_read_no_further_than_chunk_and_halo() -> None:
+    inpainter = Inpainter(random_model(), chunk_frames=4)
+    clip, mask = _clip(60, 16, 16)
+    mask[:] = 0
+    mask[:, 4:8, 4:8] = 1
+    read = 0
+
+    def frames():  # type: ignore[no-untyped-def]
+        nonlocal read
+        for frame in clip:
+            read += 1
+            yield frame
+
+    filled = inpainter.fill(zip(frames(), mask, strict=True), make_plan(mask, 60))
+    for done in range(1, 20):
+        next(filled)
+        assert read <= done - 1 + 4 + inpainter.model.halo
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, m: (c.astype(np.float32), m), "frames: expected dtype uint8, got float32"),
+        (lambda c, m: (np.where(m[..., None] > 0, np.nan, c), m), "NaN"),
+        (lambda c, m: (c, np.full(m.shape, np.nan)), "mask: expected dtype uint8 or bool, got float64 that contains NaN"),
+        (lambda c, m: (c[..., :2], m), r"frames: expected shape \(F, H, W, 3\)"),
+        (lambda c, m: (c[:0], m[:0]), "no side 0"),
+        (lambda c, m: (c, m[:3]), r"mask: expected shape \(6, 48, 56\)"),
+        (lambda c, m: (c, m[:, :20]), "mask: expected shape"),
+        (lambda c, m: (c.tolist(), m), "frames: expected a NumPy array or a torch tensor, got list"),
+        (lambda c, m: (c, np.ones_like(m)), "covers every pixel"),
+    ],
+)
+def test_bad_input_is_named(inpainter: Inpainter, change: Callable, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inpainter(*change(*_clip()))

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Background iteration: order, bounded look-ahead, errors, early stops."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vinpaint.pipeline import prefetch
+
+
+def _threads() -> int:
+    return sum(t.name == "vinpaint-prefetch" for t in threading.enumerate())
+
+
+def test_items_keep_their_order() -> None:
+    assert list(prefetch(range(100), depth=3)) == list(range(100))
+    assert _threads() == 0
+
+
+def test_work_runs_ahead_but_no_further_than_asked() -> None:
+    made: list[int] = []
+
+    def source() -> Iterator[int]:
+        for i in range(50):
+            made.append(i)
+            yield i
+
+    items = prefetch(source(), depth=2)
+    next(items)
+    deadline = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(made) == 4  # one taken, two waiting, one in hand
+    items.close()
+
+
+def test_an_error_of_the_source_is_raised_to_the_consumer() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise OSError("disk gone")
+
+    items = prefetch(source(), depth=1)
+    assert next(items) == 1
+    with pytest.raises(OSError, match="disk gone"):
+        next(items)
+    assert _threads() == 0
+
+
+def test_an_early_stop_closes_the_source_and_ends_the_thread() -> None:
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    items = prefetch(source(), depth=1)
+    next(items)
+    items.close()
+    assert closed.is_set()
+    assert _threads() == 0

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holes, samples, and the loop: seeded, resumable, learning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vinpaint.pretrained import load_pretrained
+from vinpaint.training import ShotDataset, TrainConfig, decode_shots, train
+from vinpaint.training.holes import free_form, moving_box, random_hole, static_box
+
+SIZE = 16
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Two shots of smooth moving stripes, 20 x 24 pixels."""
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    t, y, x = np.ogrid[:12, :20, :24]
+    for i, phase in enumerate((0.0, 1.0)):
+        wave = 128 + 100 * np.sin(0.3 * x + 0.2 * y + 0.1 * t + phase)
+        np.save(folder / f"{i}.npy", np.repeat(wave[..., None], 3, axis=3).astype(np.uint8))
+    return folder
+
+
+def _config(shots: Path, output: Path) -> TrainConfig:
+    return TrainConfig(
+        data=str(shots),
+        output=str(output),
+        steps=4,
+        frames=4,
+        size=SIZE,
+        precision="fp32",
+        workers=0,
+        save_every=2,
+    )
+
+
+def _log(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", [static_box, moving_box, free_form, random_hole])
+def test_holes_are_seeded_and_leave_something_known(kind: Callable) -> None:
+    for seed in range(20):
+        hole = kind(np.random.default_rng(seed), 5, 40, 48)
+        assert hole.shape == (5, 40, 48)
+        assert hole.dtype == bool
+        assert hole.any(axis=(1, 2)).all()
+        assert not hole.all(axis=(1, 2)).any()
+        assert np.array_equal(hole, kind(np.random.default_rng(seed), 5, 40, 48))
+
+
+def test_the_papers_box_has_the_papers_sides() -> None:
+    for seed in range(50):
+        hole = static_box(np.random.default_rng(seed), 3, 128, 128)
+        rows, columns = hole[0].any(1).sum(), hole[0].any(0).sum()
+        assert 48 <= rows <= 64
+        assert 48 <= columns <= 64
+        assert hole[0].sum() == rows * columns
+        assert (hole == hole[0]).all()
+
+
+def test_a_sample_depends_on_seed_and_index_alone(shots: Path) -> None:
+    data = ShotDataset(shots, frames=4, size=SIZE, length=8, seed=1)
+    frames, mask = data[3]
+    assert frames.shape == (3, 4, SIZE, SIZE)
+    assert mask.shape == (1, 4, SIZE, SIZE)
+    assert 0 <= frames.min() <= frames.max() <= 1
+    again = ShotDataset(shots, frames=4, size=SIZE, length=99, seed=1)[3]
+    assert torch.equal(frames, again[0])
+    assert torch.equal(mask, again[1])
+    assert not torch.equal(frames, ShotDataset(shots, frames=4, size=SIZE, length=8, seed=2)[3][0])
+
+
+def test_no_usable_shot_is_an_error(shots: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="at least 13 frames"):
+        ShotDataset(shots, frames=13, size=SIZE, length=1)
+
+
+def test_a_resumed_run_gives_the_weights_of_one_never_stopped(shots: Path, tmp_path: Path) -> None:
+    config = _config(shots, tmp_path / "whole")
+    whole = train(config)
+    train(replace(config, output=str(tmp_path / "halved"), steps=2))
+    resumed = train(replace(config, output=str(tmp_path / "halved")))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [row["step"] for row in _log(tmp_path / "halved")] == [1, 2, 3, 4]
+    assert load_pretrained(tmp_path / "halved" / "weights").config == whole.config
+
+
+def test_the_completion_stage_leaves_combcn_alone_and_learns(shots: Path, tmp_path: Path) -> None:
+    config = replace(_config(shots, tmp_path / "run"), stage="completion", steps=25)
+    start = train(replace(config, output=str(tmp_path / "start"), steps=1)).state_dict()
+    model = train(config)
+    rows = _log(tmp_path / "run")
+    losses = [row["l1_3dcn"] for row in rows]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert "l1_combcn" not in rows[0]
+    assert torch.equal(model.state_dict()["comb.conv1.weight"], start["comb.conv1.weight"])
+
+
+def test_joint_training_starts_from_the_stage_before(shots: Path, tmp_path: Path) -> None:
+    config = replace(_config(shots, tmp_path / "first"), stage="completion", steps=2)
+    first = train(config)
+    joint = replace(
+        config,
+        stage="joint",
+        output=str(tmp_path / "joint"),
+        init=str(tmp_path / "first" / "checkpoint.pt"),
+        learning_rate=0.0,
+        comb_frames=2,
+        decay_steps=2,
+        freeze_stats_steps=2,
+        precision="bf16",
+    )
+    model = train(joint)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    assert "l1_combcn" in _log(tmp_path / "joint")[0]
+
+
+def test_decoded_shots_end_at_cuts_and_bad_files_are_named(tmp_path: Path) -> None:
+    from media import write_shots  # two shots of 20 frames, 96 x 64
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_shots(videos / "good.mp4")
+    (videos / "bad.mp4").write_bytes(b"no video")
+    with pytest.warns(UserWarning, match=r"skipped .*bad\.mp4"):
+        count = decode_shots(videos, tmp_path / "cache", short_side=32)
+    assert count == 2
+    first, second = (np.load(p) for p in sorted((tmp_path / "cache").glob("*.npy")))
+    assert first.shape == second.shape == (20, 32, 48, 3)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job on files: a video or a folder of frames in, the same without its hole out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vinpaint.inpainting import Image, Inpainter, Mask
+from vinpaint.pipeline import prefetch
+from vinpaint.video.errors import InputError
+from vinpaint.video.masks import Masks, open_mask
+from vinpaint.video.preview import ContactSheet
+from vinpaint.video.reader import Clip, Frame, open_clip
+from vinpaint.video.shots import find_cuts
+from vinpaint.video.windows import Plan, make_plan
+from vinpaint.video.writer import open_writer
+
+DECODED_AHEAD = 8
+"""Frames decoded before the network asks for them."""
+
+FILLED_AHEAD = 8
+"""Frames the network fills before the encoder asks for them."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`inpaint_video` did.
+
+    Attributes:
+        frames: frames written.
+        hole_frames: those of them that had a hole.
+        shots: stretches between two cuts.
+        seconds: time it took, both passes.
+    """
+
+    frames: int
+    hole_frames: int
+    shots: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """Where a frame is in its clip; what a mask needs to know of it."""
+
+    index: int
+    time: float
+
+
+def inpaint_video(
+    input: str | Path,
+    output: str | Path,
+    *,
+    mask: str | Path | None = None,
+    boxes: Sequence[str] = (),
+    inpainter: Inpainter | Callable[[], Inpainter] | None = None,
+    dilate: int = 4,
+    invert: bool = False,
+    feather: int = 0,
+    mask_resize: bool = False,
+    allow_truncated: bool = False,
+    overwrite: bool = False,
+    codec: str | None = None,
+    crf: float | None = None,
+    pix_fmt: str | None = None,
+    preview: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Fill the hole in a video file or a folder of frames.
+
+    The clip is read twice: once, small, to find the cuts; once to fill it. Decoding, network and encoding
+    overlap, and memory does not grow with the clip. Audio, subtitles, time stamps, rotation, colour tags and
+    bit depth are kept, and so is every known pixel (see :class:`vinpaint.video.writer.VideoWriter`).
+
+    Args:
+        input: a video that FFmpeg reads, or a folder of PNG, JPEG or WebP frames.
+        output: the file to write; a folder of PNG frames for a folder.
+        mask: an image for all frames, a folder with one a frame, or a video; white is the hole.
+        boxes: instead of ``mask``: ``"x,y,w,h"`` or ``"x,y,w,h@START-END"``, in pixels and frames or seconds.
+        inpainter: who fills, or a function that makes it once the arguments have been checked; ``None``: the
+            shipped weights on the best device.
+        dilate: pixels the hole grows by.
+        invert: black is the hole.
+        feather: pixels inside the hole's edge over which the fill blends in.
+        mask_resize: allow a mask of another size.
+        allow_truncated: fill what can be read of a damaged file.
+        overwrite: replace an output that exists.
+        codec, crf, pix_fmt: of the written video; ``None``: chosen from the input and the suffix.
+        preview: a PNG file for a contact sheet, input and output side by side.
+        progress: called with frames done and frames in all.
+
+    Returns:
+        What was done. If no frame has a hole the output equals the input: ``hole_frames`` is 0.
+
+    Raises:
+        InputError: anything wrong with an argument or a file it names; nothing is written then.
+        OSError: the output cannot be written, for example on a full disk; nothing stays behind.
+    """
+    started = time.monotonic()
+    if (mask is None) == (not boxes):
+        raise InputError(f"--mask or --box: expected one of the two, got {'both' if boxes else 'neither'}")
+    clip = open_clip(input, allow_truncated=allow_truncated)
+    masks = open_mask(
+        list(boxes) if mask is None else mask,
+        clip,
+        dilate=dilate,
+        invert=invert,
+        feather=feather,
+        resize=mask_resize,
+        allow_truncated=allow_truncated,
+    )
+    writer = open_writer(
+        output,
+        clip,
+        codec=codec,
+        crf=crf,
+        pix_fmt=pix_fmt,
+        overwrite=overwrite,
+        inputs=[] if mask is None else [Path(mask)],
+    )
+    plan = _plan(clip, masks)
+    if not plan.hole_frames:
+        inpainter = None
+    elif not isinstance(inpainter, Inpainter):
+        inpainter = (inpainter or Inpainter.from_pretrained)()
+    sheet = None if preview is None else ContactSheet(plan.frames)
+    with writer:
+        for done, (frame, filled, hole) in enumerate(prefetch(_filled(clip, masks, plan, inpainter), FILLED_AHEAD), 1):
+            if sheet is not None:
+                sheet.add(frame, filled, hole)
+            writer.write(frame, filled, masks.weights(hole))
+            if progress is not None:
+                progress(done, plan.frames)
+    if sheet is not None:
+        sheet.save(preview)
+    return Report(plan.frames, plan.hole_frames, len(plan.shots), time.monotonic() - started)
+
+
+def _plan(clip: Clip, masks: Masks) -> Plan:
+    """The first pass: cuts, and what to compute. Keeps two numbers a frame."""
+    stamps: list[_Stamp] = []
+
+    def images() -> Iterator[Image]:
+        for thumbnail in clip.thumbnails():
+            stamps.append(_Stamp(thumbnail.index, thumbnail.time))
+            yield thumbnail.image
+
+    cuts = find_cuts(prefetch(images(), DECODED_AHEAD))
+    return make_plan((hole for _, hole in masks.pair(stamps)), len(stamps), cuts)
+
+
+def _filled(
+    clip: Clip, masks: Masks, plan: Plan, inpainter: Inpainter | None
+) -> Iterator[tuple[Frame, Image, Mask]]:
+    """The second pass: every frame, its filled picture and its hole."""
+
+    def decoded() -> Iterator[tuple[Frame, Mask]]:
+        for frame, hole in masks.pair(clip.frames()):
+            _ = frame.rgb  # converted here, beside the network
+            yield frame, hole
+
+    pairs = prefetch(decoded(), DECODED_AHEAD)
+    if inpainter is None:
+        yield from ((frame, frame.rgb, hole) for frame, hole in pairs)
+        return
+    waiting: deque[tuple[Frame, Mask]] = deque()
+
+    def pictures() -> Iterator[tuple[Image, Mask]]:
+        for frame, hole in pairs:
+            waiting.append((frame, hole))
+            yield frame.rgb, hole
+
+    for picture in inpainter.fill(pictures(), plan):
+        frame, hole = waiting.popleft()
+        yield frame, picture, hole

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks in all their forms, as one stream of holes beside a clip's frames."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vinpaint.video.errors import InputError
+from vinpaint.video.images import EXTENSIONS, list_pictures, read_picture
+from vinpaint.video.reader import Clip, Thumbnail, open_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Hole = npt.NDArray[np.uint8]
+
+
+class Timed(Protocol):
+    """What a mask needs to know of a frame: a Frame or a Thumbnail."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def time(self) -> float: ...
+
+
+TimedT = TypeVar("TimedT", bound=Timed)
+
+
+@dataclass(frozen=True)
+class MaskUse:
+    """How masks are laid over a clip; see :func:`open_mask`."""
+
+    clip: Clip
+    dilate: int
+    invert: bool
+    feather: int
+    resize: bool
+
+
+class Masks(ABC):
+    """The holes of a clip.
+
+    After a whole pass of :meth:`pair`, ``any_hole`` says whether there was a hole at all,
+    ``any_known`` whether there was a known pixel, and ``brightest`` the lightest grey value
+    (0 to 255) that the mask's source had, before inversion; for an empty mask it tells why.
+    """
+
+    def __init__(self, use: MaskUse) -> None:
+        self._use = use
+        self._last: tuple[Hole, Hole] | None = None
+        self._last_weights: tuple[Hole, npt.NDArray[np.float32]] | None = None
+        self.any_hole = False
+        self.any_known = False
+        self.brightest = 0
+
+    def pair(self, frames: Iterable[TimedT]) -> Iterator[tuple[TimedT, Hole]]:
+        """Each frame with its hole: uint8 (H, W) as shown, 255 in the hole and 0 elsewhere.
+
+        Inverted and dilated. ``frames`` are the clip's, from its first: frames() or
+        thumbnails(). While the hole stays the same the same array is given again, not to be
+        changed. Raises InputError if there are more or fewer masks than frames, or a box that
+        no frame shows.
+        """
+        grays = self._grays()
+        count = 0
+        for frame in frames:
+            gray = grays.at(frame)
+            if gray is None:
+                counted = self._use.clip.frame_count
+                clip = f"{counted}" if counted else f"more than {count}"
+                raise self._count_error(count, clip)
+            yield frame, self._hole(gray)
+            count += 1
+        more = grays.left()
+        if more:
+            raise self._count_error(count + more, str(count))
+        unseen = grays.unseen()
+        if unseen is not None:
+            raise InputError(f"--box: {unseen} covers no frame; the clip has {count} frames")
+
+    def weights(self, hole: Hole) -> Hole | npt.NDArray[np.float32]:
+        """How much of the fill each pixel takes: the hole, or with feathering float 0 to 1."""
+        if not self._use.feather:
+            return hole
+        if self._last_weights is None or self._last_weights[0] is not hole:
+            self._last_weights = hole, feather_weights(hole, self._use.feather)
+        return self._last_weights[1]
+
+    def _hole(self, gray: Hole) -> Hole:
+        if self._last is None or self._last[0] is not gray:
+            self.brightest = max(self.brightest, int(gray.max()))
+            hole = np.where((gray >= 128) != self._use.invert, np.uint8(255), np.uint8(0))
+            hole = dilated(hole, self._use.dilate)
+            self.any_hole |= bool(hole.any())
+            self.any_known |= not hole.all()
+            self._last = gray, hole
+        return self._last[1]
+
+    def _count_error(self, masks: int, frames: str) -> InputError:
+        return InputError(
+            f"--mask: the mask has {masks} frames, but the clip has {frames}; expected one mask "
+            "a frame, or a single image for all frames"
+        )
+
+    @abstractmethod
+    def _grays(self) -> _Grays: ...
+
+
+class _Grays(ABC):
+    """The mask's grey pictures during one pass."""
+
+    @abstractmethod
+    def at(self, frame: Timed, /) -> Hole | None:
+        """The picture beside ``frame``, or None if the mask has ended."""
+
+    def left(self) -> int:
+        """How many pictures were not asked for."""
+        return 0
+
+    def unseen(self) -> str | None:
+        """A box that no frame showed."""
+        return None
+
+
+def open_mask(
+    spec: str | Path | Sequence[str],
+    clip: Clip,
+    *,
+    dilate: int = 4,
+    invert: bool = False,
+    feather: int = 0,
+    resize: bool = False,
+    allow_truncated: bool = False,
+) -> Masks:
+    """The holes of ``clip``: white (grey value 128 and up) is the hole.
+
+    spec: the path of an image (used for every frame), of a folder with an image a frame, or of
+    a video; or a list of boxes, see :func:`parse_box`. Masks are as large as the clip is shown.
+    Alpha is ignored, unless it is all that varies in an image.
+
+    dilate: pixels that the hole grows by, a disc; after inversion. feather: pixels over which
+    the fill fades in, inside the hole, for :meth:`Masks.weights`. resize: bring masks of
+    another size to the clip's (nearest pixel) instead of refusing them.
+
+    Raises InputError: no such file, no mask in it, unreadable, another size or count, a box
+    that is malformed or not wholly inside the frame, a negative option.
+    """
+    for name, pixels in (("--dilate", dilate), ("--feather", feather)):
+        if pixels < 0:
+            raise InputError(f"{name}: expected 0 or more pixels, got {pixels}")
+    use = MaskUse(clip, dilate, invert, feather, resize)
+    if not isinstance(spec, (str, Path)):
+        return BoxMasks([parse_box(text) for text in spec], use)
+    path = Path(spec)
+    if not path.exists():
+        raise InputError(f"--mask: no such file or folder: {path}")
+    if path.is_dir():
+        return FolderMasks(list_pictures(path, "--mask"), use)
+    if path.suffix.lower() in EXTENSIONS:
+        return ImageMasks(path, use)
+    return VideoMasks(open_clip(path, allow_truncated=allow_truncated, argument="--mask"), use)
+
+
+class ImageMasks(Masks):
+    """One image for all frames."""
+
+    def __init__(self, path: Path, use: MaskUse) -> None:
+        super().__init__(use)
+        self._gray = _fitted(_read_gray(path), path, use)
+
+    def _grays(self) -> _Grays:
+        return _One(self._gray)
+
+
+class _One(_Grays):
+    def __init__(self, gray: Hole) -> None:
+        self._gray = gray
+
+    def at(self, _frame: Timed, /) -> Hole | None:
+        return self._gray
+
+
+class FolderMasks(Masks):
+    """A folder with an image a frame, in natural order of their names."""
+
+    def __init__(self, paths: list[Path], use: MaskUse) -> None:
+        super().__init__(use)
+        self._paths = paths
+        if use.clip.frame_count not in (None, len(paths)):
+            raise self._count_error(len(paths), str(use.clip.frame_count))
+        _fitted(_read_gray(paths[0]), paths[0], use)
+
+    def _grays(self) -> _Grays:
+        return _Folder(self._paths, self._use)
+
+
+class _Folder(_Grays):
+    def __init__(self, paths: list[Path], use: MaskUse) -> None:
+        self._paths = paths
+        self._use = use
+        self._next = 0
+
+    def at(self, _frame: Timed, /) -> Hole | None:
+        if self._next == len(self._paths):
+            return None
+        path = self._paths[self._next]
+        self._next += 1
+        return _fitted(_read_gray(path), path, self._use)
+
+    def left(self) -> int:
+        return len(self._paths) - self._next
+
+
+class VideoMasks(Masks):
+    """A video whose frames are the masks."""
+
+    def __init__(self, masks: Clip, use: MaskUse) -> None:
+        super().__init__(use)
+        self._masks = masks
+        info = masks.info
+        _check_size(info.width, info.height, info.path, use)
+
+    def _grays(self) -> _Grays:
+        return _Video(self._masks, self._use)
+
+
+class _Video(_Grays):
+    def __init__(self, masks: Clip, use: MaskUse) -> None:
+        self._path = masks.info.path
+        self._pictures: Iterator[Thumbnail] = masks.thumbnails(None, gray=True)
+        self._use = use
+
+    def at(self, _frame: Timed, /) -> Hole | None:
+        picture = next(self._pictures, None)
+        if picture is None:
+            return None
+        return _fitted(picture.image, self._path, self._use)
+
+    def left(self) -> int:
+        return sum(1 for _ in self._pictures)
+
+
+@dataclass(frozen=True)
+class BoxHole:
+    """A rectangle in pixels as shown, and when it is a hole; see :func:`parse_box`."""
+
+    text: str
+    x: int
+    y: int
+    width: int
+    height: int
+    start: int | float = 0
+    end: int | float | None = None
+
+    def covers(self, frame: Timed) -> bool:
+        """Whether the box is a hole in ``frame``: int ends are frame numbers, float seconds."""
+        if isinstance(self.start, int):
+            begun = frame.index >= self.start
+        else:
+            begun = frame.time >= self.start - _INSTANT
+        if self.end is None:
+            return begun
+        if isinstance(self.end, int):
+            return begun and frame.index <= self.end
+        return begun and frame.time < self.end - _INSTANT
+
+
+# Far below the shortest frame, far above the rounding of a time in seconds.
+_INSTANT = 1e-6
+
+_BOX = re.compile(r"(-?\d+),(-?\d+),(-?\d+),(-?\d+)(?:@([^-]*)-([^-]*))?")
+_MOMENT = re.compile(r"(\d+)|(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?")
+
+
+def parse_box(text: str) -> BoxHole:
+    """``x,y,w,h`` or ``x,y,w,h@START-END``, in pixels from the top left corner.
+
+    START and END: a bare whole number is a frame number, counted from 0; ``4s``, ``4.5`` and
+    ``1:04.5`` are seconds after the first frame. Either may be left out. Frames are inclusive
+    (``@10-19`` is ten frames); seconds are half open (``@2s-4s`` ends where ``@4s-`` begins).
+    Raises InputError if it is malformed.
+    """
+    match = _BOX.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise InputError(
+            f"--box: expected x,y,w,h or x,y,w,h@START-END, such as 40,30,120,80@2s-4.5s, "
+            f"got {text!r}"
+        )
+    x, y, width, height = (int(number) for number in match.group(1, 2, 3, 4))
+    if width < 1 or height < 1:
+        raise InputError(f"--box: expected a width and a height of 1 or more, got {text!r}")
+    start = _moment(match[5], text) if match[5] else 0
+    end = _moment(match[6], text) if match[6] else None
+    empty = end is not None and (start > end or (start == end and isinstance(end, float)))
+    if empty and type(start) is type(end):
+        raise InputError(f"--box: expected START before END, got {text!r}")
+    return BoxHole(text, x, y, width, height, start, end)
+
+
+def _moment(text: str, box: str) -> int | float:
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise InputError(
+            f"--box: expected a frame number (10), or seconds (4s, 4.5, 1:04.5), got {text!r} in "
+            f"{box!r}"
+        )
+    if match[1]:
+        return int(match[1])
+    return 3600 * int(match[2] or 0) + 60 * int(match[3] or 0) + float(match[4])
+
+
+class BoxMasks(Masks):
+    """Rectangles, each for the whole clip or a part of it."""
+
+    def __init__(self, boxes: list[BoxHole], use: MaskUse) -> None:
+        super().__init__(use)
+        clip = use.clip
+        self._boxes = boxes
+        width, height = clip.info.width, clip.info.height
+        if not boxes:
+            raise InputError("--box: expected at least one box, got none")
+        for box in boxes:
+            inside = box.x >= 0 and box.y >= 0
+            if not inside or box.x + box.width > width or box.y + box.height > height:
+                raise InputError(
+                    f"--box: {box.text} is not wholly inside the frame, which is {width} x "
+                    f"{height}; expected x + w <= {width} and y + h <= {height}"
+                )
+
+    def _grays(self) -> _Grays:
+        return _Boxes(self._boxes, self._use.clip)
+
+
+class _Boxes(_Grays):
+    def __init__(self, boxes: list[BoxHole], clip: Clip) -> None:
+        self._boxes = boxes
+        self._shape = (clip.info.height, clip.info.width)
+        self._shown: set[BoxHole] = set()
+        self._last: tuple[list[BoxHole], Hole] | None = None
+
+    def at(self, frame: Timed, /) -> Hole | None:
+        active = [box for box in self._boxes if box.covers(frame)]
+        if self._last is None or self._last[0] != active:
+            gray = np.zeros(self._shape, np.uint8)
+            for box in active:
+                gray[box.y : box.y + box.height, box.x : box.x + box.width] = 255
+            self._last = active, gray
+            self._shown.update(active)
+        return self._last[1]
+
+    def unseen(self) -> str | None:
+        return next((box.text for box in self._boxes if box not in self._shown), None)
+
+
+def dilated(hole: Hole, radius: int) -> Hole:
+    """The hole grown by a disc of ``radius`` pixels; uint8 (H, W), 0 or 255."""
+    if not radius:
+        return hole
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = (x * x + y * y <= radius * (radius + 1)).astype(np.uint8)
+    return np.asarray(cv2.dilate(hole, disc), np.uint8)
+
+
+def feather_weights(hole: Hole, pixels: int) -> npt.NDArray[np.float32]:
+    """A ramp from the edge of the hole inwards: 0 outside, 1 from ``pixels`` deep on.
+
+    The frame's own border is no edge. hole: uint8 (H, W). Returns float32 (H, W).
+    """
+    if hole.all():
+        return np.ones(hole.shape, np.float32)
+    depth = cv2.distanceTransform(hole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.minimum(depth / (pixels + 1), 1).astype(np.float32)
+
+
+def _read_gray(path: Path) -> Hole:
+    picture = read_picture(path, "--mask")
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        return picture
+    if picture.shape[2] == 4:
+        color, alpha = picture[:, :, :3], picture[:, :, 3]
+        if (color == color[0, 0]).all() and (alpha != alpha[0, 0]).any():
+            return np.ascontiguousarray(alpha)
+    return np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(picture[:, :, :3]), cv2.COLOR_RGB2GRAY), np.uint8
+    )
+
+
+def _fitted(gray: Hole, path: Path, use: MaskUse) -> Hole:
+    height, width = gray.shape
+    if _check_size(width, height, path, use):
+        return gray
+    size = (use.clip.info.width, use.clip.info.height)
+    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def _check_size(width: int, height: int, path: Path, use: MaskUse) -> bool:
+    """Whether the size is the clip's. Raises InputError if it is not and may not differ."""
+    info = use.clip.info
+    same = (width, height) == (info.width, info.height)
+    if not same and not use.resize:
+        raise InputError(
+            f"--mask: {path} is {width} x {height}, but the clip is shown at {info.width} x "
+            f"{info.height}; expected the same size, or pass --mask-resize"
+        )
+    return same
