@@ -23,8 +23,6 @@ def versus(benchmark) -> Callable[[Callable[[], object], dict[str, Callable[[], 
 
     def run(ours: Callable[[], object], peers: dict[str, Callable[[], object]]) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
-        for peer in peers.values():
-            peer()
 
         def one_round() -> None:
             for name, peer in peers.items():
@@ -33,12 +31,18 @@ def versus(benchmark) -> Callable[[Callable[[], object], dict[str, Callable[[], 
                 seconds[name].append(time.perf_counter() - start)
 
         with torch.inference_mode():
-            benchmark.pedantic(ours, setup=one_round, rounds=ROUNDS, warmup_rounds=0 if SMOKE else 1)
+            for peer in peers.values():
+                peer()
+            benchmark.pedantic(
+                ours, setup=one_round, rounds=ROUNDS, warmup_rounds=0 if SMOKE else 1
+            )
         for name, peer_seconds in seconds.items():
             if name != "ours":
                 peer = median(peer_seconds[-ROUNDS:])
                 benchmark.extra_info[f"{name}_s"] = round(peer, 4)
-                benchmark.extra_info[f"times_{name}"] = round(peer / benchmark.stats.stats.median, 3)
+                benchmark.extra_info[f"times_{name}"] = round(
+                    peer / benchmark.stats.stats.median, 3
+                )
         benchmark.extra_info["torch"] = torch.__version__
         benchmark.extra_info["threads"] = torch.get_num_threads()
 

@@ -31,11 +31,15 @@ class PlainLayer(nn.Module):
             padding = tuple((k - s) // 2 for k, s in zip(kernel, stride, strict=True))
             up = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
             in_channels, out_channels = out_channels, in_channels
-            self.conv: nn.Module = up(in_channels, out_channels, kernel, stride, padding, bias=False)
+            self.conv: nn.Module = up(
+                in_channels, out_channels, kernel, stride, padding, bias=False
+            )
         else:
             padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
             conv = nn.Conv2d if dims == 2 else nn.Conv3d
-            self.conv = conv(in_channels, out_channels, kernel, stride, padding, dilation, bias=self.linear)
+            self.conv = conv(
+                in_channels, out_channels, kernel, stride, padding, dilation, bias=self.linear
+            )
         with torch.no_grad():
             self.conv.weight.copy_(weight)
             if isinstance(ours, Conv):
@@ -60,7 +64,9 @@ class PlainInpainter(nn.Module):
     def __init__(self, ours: VideoInpainter) -> None:
         super().__init__()
         assert ours.completion is not None
-        self.completion = nn.ModuleDict({n: PlainLayer(m, 3) for n, m in ours.completion.named_children()})
+        self.completion = nn.ModuleDict(
+            {n: PlainLayer(m, 3) for n, m in ours.completion.named_children()}
+        )
         self.comb = nn.ModuleDict({n: PlainLayer(m, 2) for n, m in ours.comb.named_children()})
 
     def forward(self, small: Tensor, x: Tensor) -> Tensor:

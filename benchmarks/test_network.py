@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from harness import SMOKE
 from plain import PlainInpainter
+
 from vinpaint.devices import supported_precisions
 from vinpaint.nn import InpainterConfig, VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip

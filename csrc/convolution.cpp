@@ -7,8 +7,6 @@ namespace {
 
 std::array<int64_t, 3> triple(const Ints& values) { return {values[0], values[1], values[2]}; }
 
-Ints list(const std::array<int64_t, 3>& values) { return Ints(values.begin(), values.end()); }
-
 }  // namespace
 
 bool Convolution::empty() const {
@@ -106,6 +104,31 @@ void check_like_output(const char* op, const char* name, const Tensor& t, const 
   STD_TORCH_CHECK(t.device() == c.x.device(), op, ": ", name, " must be on x's device");
 }
 
+Lowered lower(const Convolution& c) {
+  const bool flat = c.kernel[0] == 1 && c.stride[0] == 1;
+  const auto tail = [&](const std::array<int64_t, 3>& v) {
+    return Ints(v.begin() + flat, v.end());
+  };
+  return {tail(c.stride), tail(c.padding), tail(c.dilation), flat};
+}
+
+Tensor flatten_frames(const Tensor& t) {
+  const Ints s = sizes_of(t);
+  return reinterpret(t, {s[0] * s[2], s[1], s[3], s[4]},
+                     {s[1] * s[3] * s[4], 1, s[1] * s[4], s[1]});
+}
+
+Tensor input_of(const Tensor& t, const Lowered& l) {
+  const Tensor dense = channels_last(t);
+  return l.flat ? flatten_frames(dense) : dense;
+}
+
+Tensor output_of(const Tensor& t, const Ints& sizes) {
+  const auto format = t.dim() == 4 ? torch::headeronly::MemoryFormat::ChannelsLast
+                                   : torch::headeronly::MemoryFormat::ChannelsLast3d;
+  return reinterpret(torch::stable::contiguous(t, format), sizes, channels_last_strides(sizes));
+}
+
 ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& grad,
                                           bool need_input) {
   ConvolutionGradients result{nothing(c.x), nothing(c.x),
@@ -123,13 +146,19 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
     return result;
   }
 
+  const Lowered l = lower(c);
+  const Tensor flat_grad = input_of(grad, l);
   const std::array<bool, 3> wanted{need_input, true, false};  // input, weight, bias
   const auto part = [&](const Tensor& input, const Tensor& weight) {
+    Ints sizes = sizes_of(weight);
+    const Tensor flat_weight =
+        l.flat ? torch::stable::reshape(weight, {sizes[0], sizes[1], sizes[3], sizes[4]}) : weight;
     auto [grad_input, grad_weight, grad_bias] = call<std::tuple<Tensor, Tensor, Tensor>>(
-        "aten::convolution_backward", "", grad, channels_last(input), weight, std::optional<Ints>(),
-        list(c.stride), list(c.padding), list(c.dilation), c.transposed, Ints{0, 0, 0}, int64_t{1},
-        Flags(wanted));
-    return std::make_pair(need_input ? channels_last(grad_input) : nothing(input), grad_weight);
+        "aten::convolution_backward", "", flat_grad, input_of(input, l), flat_weight,
+        std::optional<Ints>(), l.stride, l.padding, l.dilation, c.transposed,
+        Ints(l.stride.size(), 0), int64_t{1}, Flags(wanted));
+    return std::make_pair(need_input ? output_of(grad_input, sizes_of(input)) : nothing(input),
+                          torch::stable::reshape(grad_weight, sizes));
   };
   auto [grad_x, grad_weight_x] = part(c.x, c.weight_of_x());
   result.x = grad_x;

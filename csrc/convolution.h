@@ -42,6 +42,24 @@ void check_per_channel(const char* op, const char* name, const Tensor& t, const 
 // A tensor of the output's shape: residual, grad_out, pre, out.
 void check_like_output(const char* op, const char* name, const Tensor& t, const Convolution& c);
 
+// A convolution as oneDNN or torch is given it: over frames of a batch where the kernel has no
+// depth.
+struct Lowered {
+  Ints stride, padding, dilation;  // 2 or 3 values
+  bool flat;                       // frames are part of the batch
+};
+
+Lowered lower(const Convolution& c);
+
+// (N, C, F, H, W) channels last as (N * F, C, H, W) channels last; the same memory.
+Tensor flatten_frames(const Tensor& t);
+
+// An input or output of the convolution, channels last, flat if lowered so.
+Tensor input_of(const Tensor& t, const Lowered& l);
+
+// What came back from torch, flat or not, as a channels-last tensor of these sizes.
+Tensor output_of(const Tensor& t, const Ints& sizes);
+
 struct ConvolutionGradients {
   Tensor x, skip, weight;  // without elements where absent or not needed
 };

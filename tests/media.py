@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def scene(index, width, height, seed=0):
@@ -125,19 +128,22 @@ def native_planes(path: Path):
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             planes = []
-            for plane in frame.planes:
+            for index, plane in enumerate(frame.planes):
                 rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-                used = plane.width * _sample_bytes(frame.format, plane.index)
+                used = plane.width * _sample_bytes(frame.format, index)
                 planes.append(rows[:, :used].copy())
             frames.append(planes)
     return frames
 
 
 def packets(path: Path, kind: str):
-    """The payloads of all packets of the first stream of a kind."""
+    """The payloads of all packets of the first stream of a kind.
+
+    Without those that only end a subtitle: MP4 puts them in as it sees fit.
+    """
     with av.open(str(path)) as container:
         stream = next(s for s in container.streams if s.type == kind)
-        return [bytes(p) for p in container.demux(stream) if p.size]
+        return [bytes(p) for p in container.demux(stream) if bytes(p).strip(b"\0")]
 
 
 def shown_times(path: Path):

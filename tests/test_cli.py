@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media import write_clip
+from media import write_video
 from PIL import Image
 
 COMMAND = [str(Path(sys.executable).with_name("vinpaint"))]
@@ -21,7 +21,12 @@ COMMAND = [str(Path(sys.executable).with_name("vinpaint"))]
 
 def _run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=300, check=False, **options
+        [*COMMAND, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
     )
 
 
@@ -29,14 +34,21 @@ def _run(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten frames of 96 x 64."""
     path = tmp_path_factory.mktemp("clip") / "in.mp4"
-    write_clip(path, frames=10, width=96, height=64)
+    write_video(path, frames=10, size=(96, 64), audio=True)
     return path
 
 
 def test_info_describes_the_build() -> None:
     done = _run("info", "--json")
     info = json.loads(done.stdout)
-    expected = {"version", "torch", "built_with_cuda", "cuda_architectures", "cpu_features", "devices"}
+    expected = {
+        "version",
+        "torch",
+        "built_with_cuda",
+        "cuda_architectures",
+        "cpu_features",
+        "devices",
+    }
     assert expected <= set(info)
     assert "cpu" in info["devices"]
     assert bool(info["cuda_architectures"]) == info["built_with_cuda"]
@@ -54,8 +66,23 @@ def test_importing_loads_nothing_heavy() -> None:
 
 
 def test_inpaint_writes_a_video_a_preview_and_a_comparison(clip: Path, tmp_path: Path) -> None:
-    output, preview, compare = tmp_path / "out.mp4", tmp_path / "sheet.png", tmp_path / "compare.mp4"
-    done = _run("inpaint", clip, "--box", "20,16,24,20@2-5", "-o", output, "--preview", preview, "--compare", compare)
+    output, preview, compare = (
+        tmp_path / "out.mp4",
+        tmp_path / "sheet.png",
+        tmp_path / "compare.mp4",
+    )
+    done = _run(
+        "inpaint",
+        clip,
+        "--box",
+        "20,16,24,20@2-5",
+        "-o",
+        output,
+        "--preview",
+        preview,
+        "--compare",
+        compare,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # quiet when not a terminal
     assert "10 frames, 4 with a hole" in done.stdout
@@ -70,7 +97,16 @@ def test_inpaint_writes_a_video_a_preview_and_a_comparison(clip: Path, tmp_path:
 
 def test_an_empty_mask_gives_the_input_and_says_so(clip: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "mask.png")
-    done = _run("inpaint", clip, "--mask", tmp_path / "mask.png", "-o", tmp_path / "out.mkv", "--codec", "ffv1")
+    done = _run(
+        "inpaint",
+        clip,
+        "--mask",
+        tmp_path / "mask.png",
+        "-o",
+        tmp_path / "out.mkv",
+        "--codec",
+        "ffv1",
+    )
     assert done.returncode == 0, done.stderr
     assert "the mask is empty" in done.stderr
     with av.open(str(clip)) as theirs, av.open(str(tmp_path / "out.mkv")) as ours:
@@ -116,11 +152,21 @@ def test_unknown_options_are_usage_errors() -> None:
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", frames=400, width=256, height=192)
+    write_video(tmp_path / "in.mp4", frames=400, size=(256, 192))
     folder = tmp_path / "out"
     folder.mkdir()
-    command = [*COMMAND, "inpaint", str(tmp_path / "in.mp4"), "--box", "20,20,160,120", "-o", str(folder / "out.mp4")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        *COMMAND,
+        "inpaint",
+        str(tmp_path / "in.mp4"),
+        "--box",
+        "20,20,160,120",
+        "-o",
+        str(folder / "out.mp4"),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not list(folder.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -145,8 +191,29 @@ def test_demo_writes_its_three_files(tmp_path: Path) -> None:
 def test_train_and_use_the_weights(clip: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = _run(
-        "train", clip.parent, "-o", run, "--steps", 2, "--frames", 2, "--size", 32, "--comb-frames", 1, timeout=300
+        "train",
+        clip.parent,
+        "-o",
+        run,
+        "--steps",
+        2,
+        "--frames",
+        2,
+        "--size",
+        32,
+        "--comb-frames",
+        1,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    used = _run("inpaint", clip, "--box", "20,16,24,20", "-o", tmp_path / "o.mp4", "--weights", run / "weights")
+    used = _run(
+        "inpaint",
+        clip,
+        "--box",
+        "20,16,24,20",
+        "-o",
+        tmp_path / "o.mp4",
+        "--weights",
+        run / "weights",
+    )
     assert used.returncode == 0, used.stderr

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-
 from models import random_model
+
 from vinpaint.inpainting import Inpainter
 from vinpaint.video.errors import InputError
 from vinpaint.video.windows import make_plan
@@ -20,7 +20,9 @@ def inpainter() -> Inpainter:
     return Inpainter(random_model())
 
 
-def _clip(frames: int = 6, height: int = 48, width: int = 56, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _clip(
+    frames: int = 6, height: int = 48, width: int = 56, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     clip = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
     mask = np.zeros((frames, height, width), np.uint8)
     mask[:, 10:26, 12:30] = 255
@@ -149,12 +151,18 @@ def test_a_stream_is_read_no_further_than_chunk_and_halo() -> None:
     [
         (lambda c, m: (c.astype(np.float32), m), "frames: expected dtype uint8, got float32"),
         (lambda c, m: (np.where(m[..., None] > 0, np.nan, c), m), "NaN"),
-        (lambda c, m: (c, np.full(m.shape, np.nan)), "mask: expected dtype uint8 or bool, got float64 that contains NaN"),
+        (
+            lambda c, m: (c, np.full(m.shape, np.nan)),
+            "mask: expected dtype uint8 or bool, got float64 that contains NaN",
+        ),
         (lambda c, m: (c[..., :2], m), r"frames: expected shape \(F, H, W, 3\)"),
         (lambda c, m: (c[:0], m[:0]), "no side 0"),
         (lambda c, m: (c, m[:3]), r"mask: expected shape \(6, 48, 56\)"),
         (lambda c, m: (c, m[:, :20]), "mask: expected shape"),
-        (lambda c, m: (c.tolist(), m), "frames: expected a NumPy array or a torch tensor, got list"),
+        (
+            lambda c, m: (c.tolist(), m),
+            "frames: expected a NumPy array or a torch tensor, got list",
+        ),
         (lambda c, m: (c, np.ones_like(m)), "covers every pixel"),
     ],
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models import random_model
 from torch import Tensor, nn
 
-from models import random_model
 from vinpaint.nn import CombCN, CompletionNet3d, InpainterConfig, VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.nn.layers import Conv
@@ -54,7 +54,9 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _clip(batch: int = 1, frames: int = 4, height: int = 32, width: int = 40) -> tuple[Tensor, Tensor]:
+def _clip(
+    batch: int = 1, frames: int = 4, height: int = 32, width: int = 40
+) -> tuple[Tensor, Tensor]:
     torch.manual_seed(3)
     mask = torch.zeros(batch, 1, frames, height, width)
     mask[..., 9:21, 11:26] = 1
@@ -157,7 +159,9 @@ def test_every_parameter_of_both_networks_is_trained() -> None:
     model = VideoInpainter()
     completed, coarse = model(*_clip())
     (completed.square().mean() + coarse.square().mean()).backward()
-    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
 
 
 def test_a_frame_sees_thirteen_frames_to_either_side_and_no_more() -> None:
@@ -181,7 +185,11 @@ def test_autocast_runs_the_networks_in_bfloat16() -> None:
         (torch.rand(3, 4, 8, 8), torch.zeros(1, 1, 4, 8, 8), "frames must be"),
         (torch.rand(1, 3, 4, 8, 8), torch.zeros(1, 1, 3, 8, 8), "mask must be"),
         (torch.rand(1, 3, 4, 8, 8), torch.zeros(1, 1, 4, 8, 8).double(), "share a floating dtype"),
-        (torch.ones(1, 3, 4, 8, 8).byte(), torch.zeros(1, 1, 4, 8, 8).byte(), "share a floating dtype"),
+        (
+            torch.ones(1, 3, 4, 8, 8).byte(),
+            torch.zeros(1, 1, 4, 8, 8).byte(),
+            "share a floating dtype",
+        ),
     ],
 )
 def test_bad_input_is_named(frames: Tensor, mask: Tensor, message: str) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from vinpaint.pipeline import prefetch
+from vinpaint.pipeline import drain, prefetch
 
 
 def _threads() -> int:
-    return sum(t.name == "vinpaint-prefetch" for t in threading.enumerate())
+    return sum(t.name.startswith("vinpaint-") for t in threading.enumerate())
 
 
 def test_items_keep_their_order() -> None:
@@ -65,4 +65,56 @@ def test_an_early_stop_closes_the_source_and_ends_the_thread() -> None:
     next(items)
     items.close()
     assert closed.is_set()
+    assert _threads() == 0
+
+
+def test_drained_items_keep_their_order_and_all_arrive() -> None:
+    arrived: list[int] = []
+
+    def consume(item: int) -> None:
+        time.sleep(0.001)
+        arrived.append(item)
+
+    with drain(consume, depth=3) as put:
+        for i in range(50):
+            put(i)
+    assert arrived == list(range(50))
+    assert _threads() == 0
+
+
+def test_an_error_of_the_consumer_is_raised_to_the_producer() -> None:
+    def consume(item: int) -> None:
+        if item == 3:
+            raise OSError("disk full")
+
+    handed = 0
+    with pytest.raises(OSError, match="disk full"), drain(consume, depth=1) as put:
+        for i in range(1000):
+            put(i)
+            handed = i
+    assert handed < 10
+    assert _threads() == 0
+
+
+def test_an_error_on_the_last_item_is_not_lost() -> None:
+    def consume(_: int) -> None:
+        time.sleep(0.05)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), drain(consume, depth=4) as put:
+        put(1)
+
+
+def test_an_error_of_the_producer_drops_what_waits() -> None:
+    arrived: list[int] = []
+
+    def consume(item: int) -> None:
+        time.sleep(0.05)
+        arrived.append(item)
+
+    with pytest.raises(KeyboardInterrupt), drain(consume, depth=10) as put:
+        for i in range(10):
+            put(i)
+        raise KeyboardInterrupt
+    assert len(arrived) < 10
     assert _threads() == 0

@@ -14,7 +14,9 @@ from vinpaint.video.errors import InputError
 
 
 def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:
-    model = VideoInpainter(InpainterConfig(mode="2dcn", mean=(0.1, 0.2, 0.3), composite_guidance=False))
+    model = VideoInpainter(
+        InpainterConfig(mode="2dcn", mean=(0.1, 0.2, 0.3), composite_guidance=False)
+    )
     save_pretrained(model, tmp_path, dtype=torch.float32)
     loaded = load_pretrained(tmp_path)
     assert loaded.config == model.config

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from media import scene, write_video
 
 from vinpaint.pretrained import load_pretrained
 from vinpaint.training import ShotDataset, TrainConfig, decode_shots, train
@@ -129,11 +130,10 @@ def test_joint_training_starts_from_the_stage_before(shots: Path, tmp_path: Path
 
 
 def test_decoded_shots_end_at_cuts_and_bad_files_are_named(tmp_path: Path) -> None:
-    from media import write_shots  # two shots of 20 frames, 96 x 64
-
     videos = tmp_path / "videos"
     videos.mkdir()
-    write_shots(videos / "good.mp4")
+    pictures = [scene(i, 96, 64, seed=i // 20) for i in range(40)]
+    write_video(videos / "good.mp4", frames=40, size=(96, 64), pictures=pictures)
     (videos / "bad.mp4").write_bytes(b"no video")
     with pytest.warns(UserWarning, match=r"skipped .*bad\.mp4"):
         count = decode_shots(videos, tmp_path / "cache", short_side=32)

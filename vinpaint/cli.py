@@ -8,6 +8,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if args.debug:
                 raise
-            print(f"vinpaint: error: {error or type(error).__name__}", file=sys.stderr)
+            print(f"vinpaint: error: {str(error) or type(error).__name__}", file=sys.stderr)
             return USAGE if isinstance(error, InputError) else FAILURE
     return 0
 
@@ -56,16 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     networks = argparse.ArgumentParser(add_help=False)
     options = networks.add_argument_group("the networks")
-    options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    options.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)"
+    )
     options.add_argument(
         "--precision",
         default="auto",
         choices=["auto", "fp32", "bf16", "fp16"],
         help="auto: the fastest that the processor computes in hardware",
     )
-    options.add_argument("--weights", metavar="FOLDER", help="weights to use instead of the shipped ones")
+    options.add_argument(
+        "--weights", metavar="FOLDER", help="weights to use instead of the shipped ones"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_inpaint(commands.add_parser("inpaint", parents=[common, networks], help="fill the hole in a video"))
+    _add_inpaint(
+        commands.add_parser("inpaint", parents=[common, networks], help="fill the hole in a video")
+    )
     _add_demo(commands.add_parser("demo", parents=[common, networks], help="fill the bundled clip"))
     _add_train(commands.add_parser("train", parents=[common], help="train on a folder of videos"))
     info = commands.add_parser("info", parents=[common], help="versions, what was built, devices")
@@ -76,12 +83,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_inpaint(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_inpaint)
-    parser.add_argument("input", metavar="INPUT", help="a video, or a folder of frames (PNG, JPEG, WebP)")
+    parser.add_argument(
+        "input", metavar="INPUT", help="a video, or a folder of frames (PNG, JPEG, WebP)"
+    )
     parser.add_argument(
         "-o", "--output", required=True, type=Path, help="the video to write; a folder for a folder"
     )
     hole = parser.add_argument_group("the hole")
-    hole.add_argument("-m", "--mask", help="an image for all frames, a folder with one a frame, or a video; white = fill")
+    hole.add_argument(
+        "-m",
+        "--mask",
+        help="an image for all frames, a folder with one a frame, or a video; white = fill",
+    )
     hole.add_argument(
         "--box",
         action="append",
@@ -89,39 +102,80 @@ def _add_inpaint(parser: argparse.ArgumentParser) -> None:
         metavar="X,Y,W,H[@START-END]",
         help="a box in pixels, all the time or from START to END: frames (@10-20) or seconds (@1.5s-3s); repeatable",
     )
-    hole.add_argument("--dilate", type=int, default=4, metavar="PX", help="grow the hole (default 4 pixels)")
-    hole.add_argument("--feather", type=int, default=0, metavar="PX", help="blend inside the hole's edge")
+    hole.add_argument(
+        "--dilate", type=int, default=4, metavar="PX", help="grow the hole (default 4 pixels)"
+    )
+    hole.add_argument(
+        "--feather", type=int, default=0, metavar="PX", help="blend inside the hole's edge"
+    )
     hole.add_argument("--invert", action="store_true", help="black = fill")
     hole.add_argument("--mask-resize", action="store_true", help="allow a mask of another size")
     output = parser.add_argument_group("the output")
     output.add_argument("--overwrite", action="store_true", help="replace an output that exists")
-    output.add_argument("--codec", help="encoder, such as libx264, libx265, libvpx-vp9, or ffv1 (lossless)")
-    output.add_argument("--crf", type=float, help="quality of the encoder: lower is better and larger")
+    output.add_argument(
+        "--codec", help="encoder, such as libx264, libx265, libvpx-vp9, or ffv1 (lossless)"
+    )
+    output.add_argument(
+        "--crf", type=float, help="quality of the encoder: lower is better and larger"
+    )
     output.add_argument("--pix-fmt", help="pixel format (default: the input's, or the nearest)")
-    output.add_argument("--preview", type=Path, metavar="FILE.png", help="also write a contact sheet")
-    output.add_argument("--compare", type=Path, metavar="FILE", help="also write a video, input and output side by side")
-    output.add_argument("--allow-truncated", action="store_true", help="fill what can be read of a damaged file")
+    output.add_argument(
+        "--preview", type=Path, metavar="FILE.png", help="also write a contact sheet"
+    )
+    output.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="also write a video, input and output side by side",
+    )
+    output.add_argument(
+        "--allow-truncated", action="store_true", help="fill what can be read of a damaged file"
+    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_demo)
-    parser.add_argument("-o", "--output", type=Path, default=Path("vinpaint-demo"), help="folder (default vinpaint-demo)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("vinpaint-demo"),
+        help="folder (default vinpaint-demo)",
+    )
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder of video files")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, help="folder of the run; goes on from the checkpoint in it"
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        help="folder of the run; goes on from the checkpoint in it",
     )
-    parser.add_argument("--stage", choices=["completion", "joint"], default="joint", help="3DCN alone, or both networks")
+    parser.add_argument(
+        "--stage",
+        choices=["completion", "joint"],
+        default="joint",
+        help="3DCN alone, or both networks",
+    )
     parser.add_argument("--steps", type=int, default=10_000, help="steps in all")
-    parser.add_argument("--decay-steps", type=int, default=0, help="last steps, in which the learning rate falls to 0")
-    parser.add_argument("--freeze-stats-steps", type=int, default=0, help="last steps, with running statistics")
+    parser.add_argument(
+        "--decay-steps",
+        type=int,
+        default=0,
+        help="last steps, in which the learning rate falls to 0",
+    )
+    parser.add_argument(
+        "--freeze-stats-steps", type=int, default=0, help="last steps, with running statistics"
+    )
     parser.add_argument("--batch", type=int, default=1, help="clips a step")
     parser.add_argument("--frames", type=int, default=16, help="frames a clip")
     parser.add_argument("--size", type=int, default=96, help="height and width of a clip in pixels")
-    parser.add_argument("--comb-frames", type=int, help="frames of a clip that CombCN trains on (default all)")
+    parser.add_argument(
+        "--comb-frames", type=int, help="frames of a clip that CombCN trains on (default all)"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--seed", type=int, default=0)
@@ -131,7 +185,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _inpaint(args: argparse.Namespace) -> None:
     from vinpaint.files import inpaint_video
 
-    with _Progress("frame") as progress:
+    with closing(_Progress("frame")) as progress:
         report = inpaint_video(
             args.input,
             args.output,
@@ -152,7 +206,10 @@ def _inpaint(args: argparse.Namespace) -> None:
             progress=progress,
         )
     if report.hole_frames == 0:
-        print("vinpaint: the mask is empty in every frame: the output equals the input", file=sys.stderr)
+        print(
+            "vinpaint: the mask is empty in every frame: the output equals the input",
+            file=sys.stderr,
+        )
     rate = report.frames / report.seconds
     print(
         f"{args.output}: {report.frames} frames, {report.hole_frames} with a hole, "
@@ -163,9 +220,11 @@ def _inpaint(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from vinpaint.demo import run_demo
 
-    with _Progress("frame") as progress:
+    with closing(_Progress("frame")) as progress:
         files = run_demo(args.output, _inpainter(args), progress)
-    print(f"Look at {files.preview}: the person on the left is gone on the right; {files.compare} plays both.")
+    print(
+        f"Look at {files.preview}: the person on the left is gone on the right; {files.compare} plays both."
+    )
     print(f"Try your own: vinpaint inpaint {files.output} --box 130,60,60,40 --output again.mp4")
 
 
@@ -176,7 +235,7 @@ def _train(args: argparse.Namespace) -> None:
     options["output"] = str(args.output)
     shots = args.output / "shots"
     print(f"{decode_shots(args.videos, shots)} shots in {shots}")
-    with _Progress("step") as progress:
+    with closing(_Progress("step")) as progress:
         train(TrainConfig(data=str(shots), **options), progress=progress)
     print(f"{args.output}: checkpoint.pt, log.jsonl, and weights/ for vinpaint inpaint --weights")
 
@@ -203,10 +262,7 @@ class _Progress:
     def __init__(self, unit: str) -> None:
         self._bar = tqdm(unit=unit, dynamic_ncols=True, disable=None, leave=False)
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def __call__(self, done: int, total: int) -> None:

@@ -21,7 +21,9 @@ class DemoFiles(NamedTuple):
 
 
 def run_demo(
-    folder: Path, inpainter: Inpainter | None = None, progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    inpainter: Inpainter | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DemoFiles:
     """Remove the walking person from the bundled clip; files of an earlier run are replaced."""
     clips = Path(str(resources.files("vinpaint") / "assets" / "demo"))

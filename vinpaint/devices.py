@@ -30,7 +30,9 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"device: expected auto, cpu or cuda, got {device!r}") from error
     if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: {device!r} asked for, but torch {torch.__version__} sees no CUDA device")
+        raise InputError(
+            f"device: {device!r} asked for, but torch {torch.__version__} sees no CUDA device"
+        )
     return target
 
 
@@ -46,8 +48,10 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return _DTYPES[supported[0]]
     if precision not in supported:
-        raise InputError(f"precision: {precision} is not computed in hardware on this {device.type}; "
-                         f"expected one of {', '.join(supported)}")
+        raise InputError(
+            f"precision: {precision} is not computed in hardware on this {device.type}; "
+            f"expected one of {', '.join(supported)}"
+        )
     return _DTYPES[precision]
 
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from vinpaint.inpainting import Image, Inpainter, Mask
-from vinpaint.pipeline import prefetch
+from vinpaint.pipeline import drain, prefetch
+from vinpaint.video.atomic import AtomicOutput
 from vinpaint.video.errors import InputError
 from vinpaint.video.masks import Masks, open_mask
-from vinpaint.video.preview import ContactSheet
+from vinpaint.video.preview import ContactSheet, side_by_side, side_by_side_size
 from vinpaint.video.reader import Clip, Frame, open_clip
 from vinpaint.video.shots import find_cuts
 from vinpaint.video.windows import Plan, make_plan
-from vinpaint.video.writer import open_writer
+from vinpaint.video.writer import RgbVideoWriter, open_writer
 
 DECODED_AHEAD = 8
 """Frames decoded before the network asks for them."""
 
 FILLED_AHEAD = 8
-"""Frames the network fills before the encoder asks for them."""
+"""Filled frames that wait for the encoder."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def inpaint_video(
     crf: float | None = None,
     pix_fmt: str | None = None,
     preview: str | Path | None = None,
+    compare: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Fill the hole in a video file or a folder of frames.
@@ -91,6 +94,7 @@ def inpaint_video(
         overwrite: replace an output that exists.
         codec, crf, pix_fmt: of the written video; ``None``: chosen from the input and the suffix.
         preview: a PNG file for a contact sheet, input and output side by side.
+        compare: a video file, input left and output right.
         progress: called with frames done and frames in all.
 
     Returns:
@@ -102,7 +106,9 @@ def inpaint_video(
     """
     started = time.monotonic()
     if (mask is None) == (not boxes):
-        raise InputError(f"--mask or --box: expected one of the two, got {'both' if boxes else 'neither'}")
+        raise InputError(
+            f"--mask or --box: expected one of the two, got {'both' if boxes else 'neither'}"
+        )
     clip = open_clip(input, allow_truncated=allow_truncated)
     masks = open_mask(
         list(boxes) if mask is None else mask,
@@ -113,30 +119,48 @@ def inpaint_video(
         resize=mask_resize,
         allow_truncated=allow_truncated,
     )
+    inputs = [clip.info.path, *([] if mask is None else [Path(mask)])]
     writer = open_writer(
-        output,
-        clip,
-        codec=codec,
-        crf=crf,
-        pix_fmt=pix_fmt,
-        overwrite=overwrite,
-        inputs=[] if mask is None else [Path(mask)],
+        output, clip, codec=codec, crf=crf, pix_fmt=pix_fmt, overwrite=overwrite, inputs=inputs
     )
+    sheet_file = comparison = None
+    if preview is not None:
+        sheet_file = AtomicOutput(
+            preview, "file", overwrite=overwrite, inputs=inputs, argument="--preview"
+        )
+    if compare is not None:
+        size = side_by_side_size(clip.info.width, clip.info.height)
+        comparison = RgbVideoWriter(
+            compare, clip, *size, overwrite=overwrite, inputs=inputs, argument="--compare"
+        )
     plan = _plan(clip, masks)
     if not plan.hole_frames:
         inpainter = None
     elif not isinstance(inpainter, Inpainter):
         inpainter = (inpainter or Inpainter.from_pretrained)()
-    sheet = None if preview is None else ContactSheet(plan.frames)
-    with writer:
-        for done, (frame, filled, hole) in enumerate(prefetch(_filled(clip, masks, plan, inpainter), FILLED_AHEAD), 1):
-            if sheet is not None:
-                sheet.add(frame, filled, hole)
-            writer.write(frame, filled, masks.weights(hole))
+    sheet = ContactSheet(plan.frames)
+
+    def write(item: tuple[Frame, Mask, Image]) -> None:
+        frame, hole, filled = item
+        if sheet_file is not None:
+            sheet.add(frame, filled, hole)
+        if comparison is not None:
+            comparison.write(frame, side_by_side(frame.rgb, filled))
+        writer.write(frame, filled, masks.weights(hole))
+
+    with ExitStack() as stack:
+        stack.enter_context(writer)
+        if comparison is not None:
+            stack.enter_context(comparison)
+        put = stack.enter_context(drain(write, FILLED_AHEAD))
+        filled_frames = stack.enter_context(closing(_filled(clip, masks, plan, inpainter)))
+        for done, item in enumerate(filled_frames, 1):
+            put(item)
             if progress is not None:
                 progress(done, plan.frames)
-    if sheet is not None:
-        sheet.save(preview)
+    if sheet_file is not None:
+        with sheet_file as hidden:
+            sheet.save(hidden)
     return Report(plan.frames, plan.hole_frames, len(plan.shots), time.monotonic() - started)
 
 
@@ -155,25 +179,22 @@ def _plan(clip: Clip, masks: Masks) -> Plan:
 
 def _filled(
     clip: Clip, masks: Masks, plan: Plan, inpainter: Inpainter | None
-) -> Iterator[tuple[Frame, Image, Mask]]:
-    """The second pass: every frame, its filled picture and its hole."""
+) -> Generator[tuple[Frame, Mask, Image], None, None]:
+    """The second pass: every frame, its hole and its filled picture."""
 
     def decoded() -> Iterator[tuple[Frame, Mask]]:
         for frame, hole in masks.pair(clip.frames()):
             _ = frame.rgb  # converted here, beside the network
             yield frame, hole
 
-    pairs = prefetch(decoded(), DECODED_AHEAD)
-    if inpainter is None:
-        yield from ((frame, frame.rgb, hole) for frame, hole in pairs)
-        return
     waiting: deque[tuple[Frame, Mask]] = deque()
+    with closing(prefetch(decoded(), DECODED_AHEAD)) as pairs:
 
-    def pictures() -> Iterator[tuple[Image, Mask]]:
-        for frame, hole in pairs:
-            waiting.append((frame, hole))
-            yield frame.rgb, hole
+        def pictures() -> Iterator[tuple[Image, Mask]]:
+            for frame, hole in pairs:
+                waiting.append((frame, hole))
+                yield frame.rgb, hole
 
-    for picture in inpainter.fill(pictures(), plan):
-        frame, hole = waiting.popleft()
-        yield frame, picture, hole
+        known = (picture for picture, _ in pictures())
+        for picture in known if inpainter is None else inpainter.fill(pictures(), plan):
+            yield *waiting.popleft(), picture

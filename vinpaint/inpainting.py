@@ -126,7 +126,9 @@ class Inpainter:
             InputError: a hole that covers every pixel of every frame.
         """
         if plan.all_hole:
-            raise InputError("mask: expected some known pixels, got a hole that covers every pixel of every frame")
+            raise InputError(
+                "mask: expected some known pixels, got a hole that covers every pixel of every frame"
+            )
         pairs = iter(clip)
         for shot in plan.shots:
             yield from self._fill_shot(pairs, shot)
@@ -170,7 +172,9 @@ class Inpainter:
                 _composite(filled[i - core.start][region.box], mask[region.box], patch)
         return filled
 
-    def _complete(self, window: Sequence[tuple[Image, Mask]], wanted: list[int], region: Region) -> Iterator[Image]:
+    def _complete(
+        self, window: Sequence[tuple[Image, Mask]], wanted: list[int], region: Region
+    ) -> Iterator[Image]:
         """The networks' pixels of one region in the ``wanted`` frames: float32 (height, width, 3) in [0, 1]."""
         with torch.inference_mode():
             step = max(1, BATCH_PIXELS // (region.working_height * region.working_width))
@@ -185,17 +189,20 @@ class Inpainter:
                 guide = None if guidance is None else guidance[:, :, start : start + step]
                 completed = self.model.restore(*self._region_clip(part, region), guide)
                 for patch in completed[0].permute(1, 2, 3, 0).float().clamp_(0, 1).cpu().numpy():
-                    patch = patch[: region.working_height, : region.working_width]
+                    fill = patch[: region.working_height, : region.working_width]
                     if region.resized:
-                        patch = cv2.resize(patch, (region.width, region.height), interpolation=cv2.INTER_CUBIC)
-                    yield patch
+                        size = (region.width, region.height)
+                        fill = cv2.resize(fill, size, interpolation=cv2.INTER_CUBIC)
+                    yield fill
 
-    def _region_clip(self, window: Sequence[tuple[Image, Mask]], region: Region) -> tuple[Tensor, Tensor]:
+    def _region_clip(
+        self, window: Sequence[tuple[Image, Mask]], region: Region
+    ) -> tuple[Tensor, Tensor]:
         """The networks' input: (1, 3, F, h, w) in [0, 1] and (1, 1, F, h, w), on the grid."""
         size = (region.working_width, region.working_height)
         images, masks = [], []
-        for image, mask in window:
-            image, hole = image[region.box], (mask[region.box] != 0).astype(np.float32)
+        for whole, whole_mask in window:
+            image, hole = whole[region.box], (whole_mask[region.box] != 0).astype(np.float32)
             if region.resized:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
                 # A pixel of the smaller frame is hole if any pixel it covers is.
@@ -223,7 +230,9 @@ def _clip_array(name: str, value: NDArray[Any] | Tensor) -> NDArray[Any]:
         return value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         return value
-    raise InputError(f"{name}: expected a NumPy array or a torch tensor, got {type(value).__name__}")
+    raise InputError(
+        f"{name}: expected a NumPy array or a torch tensor, got {type(value).__name__}"
+    )
 
 
 def _check_clip(frames: NDArray[Any], mask: NDArray[Any]) -> None:
@@ -236,4 +245,6 @@ def _check_clip(frames: NDArray[Any], mask: NDArray[Any]) -> None:
         nan = " that contains NaN" if mask.dtype.kind == "f" and np.isnan(mask).any() else ""
         raise InputError(f"mask: expected dtype uint8 or bool, got {mask.dtype}{nan}")
     if mask.shape not in (frames.shape[:3], frames.shape[1:3]):
-        raise InputError(f"mask: expected shape {frames.shape[:3]} or {frames.shape[1:3]}, got {mask.shape}")
+        raise InputError(
+            f"mask: expected shape {frames.shape[:3]} or {frames.shape[1:3]}, got {mask.shape}"
+        )

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake
 
-from vinpaint import _C as _C  # registers torch.ops.vinpaint
+from vinpaint import _C  # noqa: F401  (registers torch.ops.vinpaint)
 
 __all__ = ["conv_bias_relu", "conv_bn_relu", "masked_l1"]
 
@@ -320,18 +320,25 @@ def _conv_bias_relu_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> 
     x, skip, weight, bias, residual, *ctx.options = inputs
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.has_residual = residual is not None
-    ctx.save_for_backward(x, skip, weight, output)
+    relu = ctx.options[3]
+    ctx.save_for_backward(x, skip, weight, output if relu else None)
 
 
 def _conv_bias_relu_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    relu = ctx.options[3]
-    if ctx.has_residual and relu:
+    x, skip, weight, out = ctx.saved_tensors
+    if ctx.has_residual and out is not None:
         message = "conv_bias_relu: the operator has no gradient with a residual; use vinpaint.ops"
         raise RuntimeError(message)
-    x, skip, weight, out = ctx.saved_tensors
     need_x, need_skip, need_weight, need_bias, need_residual = ctx.needs_input_grad[:5]
     grad_x, grad_skip, grad_weight, grad_bias = _ops._conv_bias_relu_backward(
-        grad_out, x, skip, weight, out, *ctx.options, need_x or need_skip, need_bias
+        grad_out,
+        x,
+        skip,
+        weight,
+        grad_out if out is None else out,
+        *ctx.options,
+        need_x or need_skip,
+        need_bias,
     )
     return (
         _or_none(grad_x, need_x),

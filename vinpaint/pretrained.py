@@ -24,7 +24,9 @@ def default_weights() -> Path:
     return Path(str(resources.files("vinpaint") / "assets" / "weights"))
 
 
-def save_pretrained(model: VideoInpainter, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+def save_pretrained(
+    model: VideoInpainter, folder: str | Path, dtype: torch.dtype = torch.float16
+) -> None:
     """Write weights and configuration; kernels are stored as ``dtype``, all else in float32."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,9 @@ def load_pretrained(folder: str | Path | None = None) -> VideoInpainter:
     folder = default_weights() if folder is None else Path(folder)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
-            raise InputError(f"weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}")
+            raise InputError(
+                f"weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}"
+            )
     try:
         options = json.loads((folder / CONFIG).read_text())
         options["mean"] = tuple(options["mean"])

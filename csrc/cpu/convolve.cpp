@@ -17,33 +17,6 @@ bool onednn_takes(ScalarType dtype) {
          (dtype == ScalarType::Half && half);
 }
 
-// A convolution as oneDNN or torch is given it: over frames of a batch where the kernel has no
-// depth.
-struct Lowered {
-  Ints stride, padding, dilation;  // 2 or 3 values
-  bool flat;                       // frames are part of the batch
-};
-
-Lowered lower(const Convolution& c) {
-  const bool flat = c.kernel[0] == 1 && c.stride[0] == 1;
-  const auto tail = [&](const std::array<int64_t, 3>& v) {
-    return Ints(v.begin() + flat, v.end());
-  };
-  return {tail(c.stride), tail(c.padding), tail(c.dilation), flat};
-}
-
-// (N, C, F, H, W) channels last as (N * F, C, H, W) channels last; the same memory.
-Tensor flatten_frames(const Tensor& t) {
-  const Ints s = sizes_of(t);
-  return reinterpret(t, {s[0] * s[2], s[1], s[3], s[4]},
-                     {s[1] * s[3] * s[4], 1, s[1] * s[4], s[1]});
-}
-
-Tensor input_of(const Tensor& t, const Lowered& l) {
-  const Tensor dense = channels_last(t);
-  return l.flat ? flatten_frames(dense) : dense;
-}
-
 // Channels first .. first + count of the weight's second axis (of its first if transposed),
 // channels last as oneDNN wants them, in one pass.
 Tensor weight_of(const Convolution& c, const Lowered& l, int64_t first, int64_t count) {
@@ -60,13 +33,6 @@ Tensor weight_of(const Convolution& c, const Lowered& l, int64_t first, int64_t 
                    pointer<T>(packed));
   });
   return l.flat ? flatten_frames(packed) : packed;
-}
-
-// What came back from torch, flat or not, as a channels-last tensor of these sizes.
-Tensor output_of(const Tensor& t, const Ints& sizes) {
-  const auto format = t.dim() == 4 ? torch::headeronly::MemoryFormat::ChannelsLast
-                                   : torch::headeronly::MemoryFormat::ChannelsLast3d;
-  return reinterpret(torch::stable::contiguous(t, format), sizes, channels_last_strides(sizes));
 }
 
 using NoScalars = Ints;  // an empty list is the same for every element type

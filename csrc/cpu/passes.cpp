@@ -51,9 +51,10 @@ inline A relu_of(A value) {
   return A(0) > value ? A(0) : value;
 }
 
-// Rows a chunk holds. It depends on the channels alone, never on the threads.
+// Rows a chunk holds: enough to be worth a task, few enough for float sums to keep their digits. It
+// depends on the channels alone, never on the threads.
 int64_t rows_per_chunk(Rows n) {
-  return std::max<int64_t>(16, 32768 / std::max<int64_t>(n.channels, 1));
+  return std::clamp<int64_t>(32768 / std::max<int64_t>(n.channels, 1), 16, 1024);
 }
 
 int64_t count_chunks(Rows n) { return (n.rows + rows_per_chunk(n) - 1) / rows_per_chunk(n); }
@@ -293,7 +294,8 @@ void relu_backward(const T* grad_out, const T* out, bool relu, Rows n, T* grad, 
 
 template <class T>
 void pack_weight(const T* source, Weight n, T* packed) {
-  torch::stable::parallel_for(0, n.outer, 8, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, 262144 / std::max<int64_t>(n.inner * n.taps, 1));
+  torch::stable::parallel_for(0, n.outer, grain, [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
       const T* from = source + o * n.step;
       T* to = packed + o * n.taps * n.inner;

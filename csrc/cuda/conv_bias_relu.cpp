@@ -4,13 +4,18 @@
 namespace vinpaint::cuda {
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias) {
-  const auto list = [](const std::array<int64_t, 3>& v) { return Ints(v.begin(), v.end()); };
+  const Lowered l = lower(c);
   const auto part = [&](const Tensor& input, const Tensor& weight, const OptionalTensor& b) {
-    return call<Tensor>("aten::convolution", "", channels_last(input), weight, b, list(c.stride),
-                        list(c.padding), list(c.dilation), c.transposed, Ints{0, 0, 0}, int64_t{1});
+    const Ints s = sizes_of(weight);
+    const Tensor lowered =
+        l.flat ? torch::stable::reshape(weight, {s[0], s[1], s[3], s[4]}) : weight;
+    const Tensor out =
+        call<Tensor>("aten::convolution", "", input_of(input, l), lowered, b, l.stride, l.padding,
+                     l.dilation, c.transposed, Ints(l.stride.size(), 0), int64_t{1});
+    return output_of(out, c.out_sizes);
   };
   const Tensor out = part(c.x, c.weight_of_x(), cast(bias, c.x.scalar_type()));
-  return channels_last(c.skip ? add(out, part(*c.skip, c.weight_of_skip(), std::nullopt)) : out);
+  return c.skip ? channels_last(add(out, part(*c.skip, c.weight_of_skip(), std::nullopt))) : out;
 }
 
 namespace {

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from vinpaint.nn.layers import Conv, ConvBNReLU
 
 
-def _layer(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> ConvBNReLU:
+def _layer(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1
+) -> ConvBNReLU:
     return ConvBNReLU(
         in_channels,
         out_channels,

@@ -54,7 +54,9 @@ class VideoInpainter(nn.Module):
         guided = config.mode == "combcn"
         self.completion = CompletionNet3d() if guided else None
         self.comb = CombCN(guidance=guided)
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(config.mean).view(1, 3, 1, 1, 1), persistent=False
+        )
 
     @property
     def halo(self) -> int:
@@ -146,4 +148,6 @@ def _check(frames: Tensor, mask: Tensor) -> None:
     if tuple(mask.shape) != expected:
         raise ValueError(f"mask must be {expected} like the frames, got {tuple(mask.shape)}")
     if not frames.is_floating_point() or mask.dtype != frames.dtype:
-        raise ValueError(f"frames and mask must share a floating dtype, got {frames.dtype} and {mask.dtype}")
+        raise ValueError(
+            f"frames and mask must share a floating dtype, got {frames.dtype} and {mask.dtype}"
+        )

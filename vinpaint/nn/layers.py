@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +61,11 @@ class ConvBNReLU(nn.Module):
         fan_in = in_channels * math.prod(kernel) / (math.prod(stride) if transposed else 1)
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_in))
 
-    def forward(self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
         """(N, C, F, H, W) in, (N, C', F, H', W') out; ``residual`` is added after the ReLU."""
-        common = {
+        common: dict[str, Any] = {
             "skip": skip,
             "residual": residual,
             "stride": self.stride,
@@ -74,7 +77,9 @@ class ConvBNReLU(nn.Module):
         if not self.training:
             weight, bias = self.folded()
             return ops.conv_bias_relu(x, weight.to(x.dtype), bias, **common)
-        out, mean, var = ops.conv_bn_relu(x, self.weight, self.gamma, self.beta, eps=self.eps, **common)
+        out, mean, var = ops.conv_bn_relu(
+            x, self.weight, self.gamma, self.beta, eps=self.eps, **common
+        )
         count = out.numel() // out.shape[1]
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
@@ -118,7 +123,10 @@ class Conv(nn.Module):
         return ops.conv_bias_relu(x, self.weight, self.bias, relu=False)
 
 
-def fold_batch_norm(module: nn.Module) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def fold_batch_norm(module: Module) -> Module:
     """Fold every batch normalisation below ``module`` in place; returns it, set to evaluation."""
     for layer in module.modules():
         if isinstance(layer, ConvBNReLU):

@@ -59,16 +59,17 @@ def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHO
 def _shots(path: Path, short_side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """First frame and (F, h, w, 3) pixels of every shot of a video; one shot in memory at a time."""
     clip = open_clip(path)
-    cuts = [*find_cuts(clip.thumbnails()), math.inf]
-    start, shot = 0, []
+    cuts = [*find_cuts(thumbnail.image for thumbnail in clip.thumbnails()), math.inf]
+    start = 0
+    shot: list[NDArray[np.uint8]] = []
     for frame in clip.frames():
         if frame.index == cuts[0]:
             yield start, np.stack(shot)
             start, shot, cuts = frame.index, [], cuts[1:]
         scale = short_side / min(frame.rgb.shape[:2])
         size = (round(frame.rgb.shape[1] * scale), round(frame.rgb.shape[0] * scale))
-        small = cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
-        shot.append(small if small.dtype == np.uint8 else (small >> 8).astype(np.uint8))
+        rgb = frame.rgb if frame.rgb.dtype == np.uint8 else (frame.rgb >> 8).astype(np.uint8)
+        shot.append(np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
     yield start, np.stack(shot)
 
 
@@ -89,7 +90,9 @@ class ShotDataset(Dataset[tuple[Tensor, Tensor]]):
         FileNotFoundError: no shot in ``folder`` is long and large enough.
     """
 
-    def __init__(self, folder: str | Path, *, frames: int, size: int, length: int, seed: int = 0) -> None:
+    def __init__(
+        self, folder: str | Path, *, frames: int, size: int, length: int, seed: int = 0
+    ) -> None:
         self.frames, self.size, self.length, self.seed = frames, size, length, seed
         shots = (np.load(path, mmap_mode="r") for path in sorted(Path(folder).glob("*.npy")))
         self.shots = [s for s in shots if s.shape[0] >= frames and min(s.shape[1:3]) >= size]
@@ -127,5 +130,10 @@ class ShotDataset(Dataset[tuple[Tensor, Tensor]]):
         crop = window[:, top : top + side, left : left + side]
         if rng.random() < 0.5:
             crop = crop[:, :, ::-1]
-        out = [cv2.resize(np.ascontiguousarray(f), (self.size, self.size), interpolation=cv2.INTER_AREA) for f in crop]
+        out = [
+            cv2.resize(
+                np.ascontiguousarray(f), (self.size, self.size), interpolation=cv2.INTER_AREA
+            )
+            for f in crop
+        ]
         return np.stack(out)

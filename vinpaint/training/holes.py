@@ -41,16 +41,17 @@ def free_form(rng: np.random.Generator, frames: int, height: int, width: int) ->
         line = (points * (2 * width, 2 * height)).astype(np.int32)
         cv2.polylines(canvas, [line], False, 255, int(rng.uniform(0.05, 0.22) * side), cv2.LINE_8)
     drift = rng.uniform(-0.25, 0.25, size=(2, 2)) * (height, width)
-    path = np.linspace(drift[0], drift[1], frames) + (height / 2, width / 2)
-    hole = np.stack([canvas[t : t + height, w : w + width] > 0 for t, w in path.round().astype(int)])
+    path = np.linspace(drift[0], drift[1], frames) + np.array((height / 2, width / 2))
+    hole = np.stack(
+        [canvas[t : t + height, w : w + width] > 0 for t, w in path.round().astype(int)]
+    )
     return hole if hole.any(axis=(1, 2)).all() else static_box(rng, frames, height, width)
 
 
 def random_hole(rng: np.random.Generator, frames: int, height: int, width: int) -> Hole:
     """One of the kinds above: half of them the paper's box, a quarter each of the others."""
-    kind = rng.choice([static_box, moving_box, free_form], p=[0.5, 0.25, 0.25])
-    hole: Hole = kind(rng, frames, height, width)
-    return hole
+    kind = (static_box, moving_box, free_form)[rng.choice(3, p=[0.5, 0.25, 0.25])]
+    return kind(rng, frames, height, width)
 
 
 def _box(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:

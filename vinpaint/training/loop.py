@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -120,10 +119,16 @@ def train(
         model.load_state_dict(torch.load(config.init, weights_only=True)["model"])
 
     dataset = ShotDataset(
-        config.data, frames=config.frames, size=config.size, length=config.steps * config.batch, seed=config.seed
+        config.data,
+        frames=config.frames,
+        size=config.size,
+        length=config.steps * config.batch,
+        seed=config.seed,
     )
     samples = range(step * config.batch, config.steps * config.batch)
-    loader = DataLoader(dataset, batch_size=config.batch, sampler=samples, num_workers=config.workers)
+    loader = DataLoader(
+        dataset, batch_size=config.batch, sampler=samples, num_workers=config.workers
+    )
     model.train()
     started = time.monotonic()
     with (output / "log.jsonl").open("a") as log:
@@ -132,14 +137,20 @@ def train(
                 _freeze_statistics(model)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _decay(step, config)
-            with torch.autocast(frames.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with torch.autocast(
+                frames.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+            ):
                 loss3d, loss2d = losses(model, frames, mask, config)
             total = loss3d if loss2d is None else loss3d + config.comb_weight * loss2d
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             optimizer.step()
             step += 1
-            row = {"step": step, "l1_3dcn": loss3d.item(), "seconds": round(time.monotonic() - started, 2)}
+            row = {
+                "step": step,
+                "l1_3dcn": loss3d.item(),
+                "seconds": round(time.monotonic() - started, 2),
+            }
             if loss2d is not None:
                 row["l1_combcn"] = loss2d.item()
             log.write(json.dumps(row) + "\n")
@@ -170,7 +181,11 @@ def _freeze_statistics(model: VideoInpainter) -> None:
 
 
 def _save(
-    path: Path, model: VideoInpainter, optimizer: torch.optim.Optimizer, step: int, config: TrainConfig
+    path: Path,
+    model: VideoInpainter,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    config: TrainConfig,
 ) -> None:
     state = {
         "model": model.state_dict(),
@@ -181,4 +196,4 @@ def _save(
     }
     temporary = path.with_suffix(".partial")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

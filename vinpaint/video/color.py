@@ -10,30 +10,34 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 Rgb = npt.NDArray[Any]
 """Pixels, uint8 or uint16 (0..65535)."""
 
 # Exact arithmetic, and chroma interpolated to every pixel on the way to and from RGB.
+# swscale's own numbers: not every PyAV names the flags.
+_AREA = 0x20
 _ACCURATE = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
+    0x4  # bicubic
+    | 0x2000  # full chroma on output
+    | 0x4000  # full chroma on input
+    | 0x40000  # accurate rounding
+    | 0x80000  # the same bits on every processor
 )
 _RGB48 = "rgb48le" if sys.byteorder == "little" else "rgb48be"
 
+_BT709, _BT601 = 1, 5
+
 # ITU-T H.273 matrix coefficients (the numbers that streams carry) and swscale's name for them.
 _MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
+    1: _BT709,
+    4: 4,
+    5: _BT601,
+    6: _BT601,
+    7: 7,
+    9: 9,
+    10: 9,
 }
 
 # Formats whose samples do not lie pixel by pixel, and one that holds the same samples and does.
@@ -86,7 +90,7 @@ class ColorConverter:
 
     def __init__(self, matrix: int, color_range: int, height: int) -> None:
         """``matrix`` and ``color_range`` are the stream's numbers (ITU-T H.273; 2 is full)."""
-        assumed = Colorspace.ITU709 if height >= 720 else Colorspace.ITU601
+        assumed = _BT709 if height >= 720 else _BT601
         self.matrix: int = _MATRICES.get(matrix, assumed)
         self._range = color_range
         self._lock = threading.Lock()
@@ -156,7 +160,7 @@ class ColorConverter:
                 src_colorspace=self.matrix,
                 src_color_range=self.range_of(frame.format.name),
                 dst_color_range=ColorRange.JPEG,
-                interpolation=Interpolation.AREA,
+                interpolation=_AREA,
             )
         pixels = _pixels(picture, 1 if gray else 3, np.dtype(np.uint8))
         return pixels[:, :, 0] if gray else pixels

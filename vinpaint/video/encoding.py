@@ -79,9 +79,13 @@ def choose_encoding(
         ) from None
     if info.type != "video":
         raise InputError(f"--codec: {codec} encodes {info.type}; expected a video encoder")
-    if encoder not in container.supported_codecs:
-        hint = "; use .mkv for ffv1" if encoder == "ffv1" else "; use another --codec, or .mkv"
-        raise InputError(f"--codec: a {output.suffix} file cannot hold {codec or encoder}{hint}")
+    # FFmpeg would write FFV1 into MP4, but hardly anything reads it there.
+    unread = encoder == "ffv1" and container.format.name == "mp4"
+    if unread or encoder not in container.supported_codecs:
+        raise InputError(
+            f"--codec: a {output.suffix} file cannot hold {codec or encoder}; use .mkv, or "
+            "another --codec"
+        )
     if crf is not None and encoder not in _WITH_CRF:
         raise InputError(f"--crf: {codec or encoder} has no rate factor; leave --crf out")
     options = dict(_OPTIONS.get(encoder, {}))

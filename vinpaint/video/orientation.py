@@ -7,8 +7,6 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import av
     import numpy.typing as npt
@@ -33,17 +31,17 @@ class Orientation:
         A matrix that is no multiple of 90 degrees is kept but not applied, as players do.
         """
         side_data: Any = frame.side_data
-        for data in side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                matrix = struct.unpack("=9i", bytes(data)[:36])
-                # A stored point (p, q) is shown at (a p + c q, b p + d q).
-                a, b, _, c, d = matrix[:5]
-                if not b and not c:
-                    return cls(False, a < 0, d < 0, matrix)
-                if not a and not d:
-                    return cls(True, c < 0, b < 0, matrix)
-                return cls(matrix=matrix)
-        return cls()
+        try:
+            matrix = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"])[:36])
+        except KeyError:
+            return cls()
+        # A stored point (p, q) is shown at (a p + c q, b p + d q).
+        a, b, _, c, d = matrix[:5]
+        if not b and not c:
+            return cls(False, a < 0, d < 0, matrix)
+        if not a and not d:
+            return cls(True, c < 0, b < 0, matrix)
+        return cls(matrix=matrix)
 
     @property
     def rotation(self) -> int:

@@ -47,6 +47,8 @@ class Passthrough:
             if stream.index == self._video_index:
                 video.metadata.update(_kept(stream.metadata))
                 video.disposition = stream.disposition
+            elif stream.type == "data" and chapters:
+                continue  # MP4 keeps chapter titles in a stream too; it is written anew
             elif not self._add(stream):
                 left_out.append(f"#{stream.index} ({stream.type}, {stream.name or 'unknown'})")
         if left_out:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,6 +12,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vinpaint.video.color import Rgb
     from vinpaint.video.composite import Mask
     from vinpaint.video.reader import Frame
@@ -22,6 +22,7 @@ _WIDTH = 1600
 _PICTURE = 386
 _GAP = 8
 _LINE = 26
+_MIDDLE = 4
 _TINT = np.array([255, 40, 80], np.float32)
 
 Picture = npt.NDArray[np.uint8]
@@ -35,44 +36,28 @@ class _Row:
 
 
 class ContactSheet:
-    """A few frames of a clip, evenly spread: the input with its hole beside the output.
+    """A few frames of a clip, evenly spread: the input with its hole beside the output."""
 
-    Works as frames come, without knowing how many will: whenever twice too many are held,
-    every second one is dropped and only every second of the following is taken. So between
-    ``rows`` / 2 and ``rows`` frames are shown (or all of a shorter clip).
-    """
-
-    def __init__(self, frame_count: int | None = None, rows: int = 8) -> None:
-        """``frame_count``, if known, spreads exactly ``rows`` frames from the first to the last."""
-        self._capacity = rows
-        self._wanted: set[int] | None = None
-        if frame_count is not None:
-            last = max(0, frame_count - 1)
-            self._wanted = {round(i * last / max(1, rows - 1)) for i in range(rows)}
-        self._stride = 1
+    def __init__(self, frame_count: int, rows: int = 8) -> None:
+        """Shows ``rows`` of ``frame_count`` frames, the first and the last among them."""
+        last = max(0, frame_count - 1)
+        self._wanted = {round(i * last / max(1, rows - 1)) for i in range(rows)}
         self._rows: list[_Row] = []
 
     def wants(self, index: int) -> bool:
         """Whether :meth:`add` would keep frame ``index``."""
-        if self._wanted is not None:
-            return index in self._wanted
-        return index % self._stride == 0
+        return index in self._wanted
 
     def add(self, frame: Frame, output: Rgb, mask: Mask) -> None:
         """Offer a frame, its (H, W, 3) output and its (H, W) mask (not 0 in the hole)."""
         if not self.wants(frame.index):
             return
-        if self._wanted is None and len(self._rows) == self._capacity:
-            self._rows = self._rows[::2]
-            self._stride *= 2
-            if not self.wants(frame.index):
-                return
         label = f"frame {frame.index}    {frame.time:.2f} s"
         left = _small(marked(frame.rgb, mask), _PICTURE)
         self._rows.append(_Row(label, left, _small(output, _PICTURE)))
 
     def save(self, path: str | Path) -> None:
-        """Write the sheet as a PNG, replacing what is there. Raises ValueError without frames."""
+        """Write the sheet as a PNG. Raises ValueError without frames."""
         if not self._rows:
             raise ValueError("a contact sheet needs at least one frame; none was added")
         font = ImageFont.load_default(18)
@@ -99,21 +84,22 @@ class ContactSheet:
                 size = (width, picture_height)
                 sheet.paste(Image.fromarray(picture).resize(size), (x, y + _LINE))
                 x += width + _GAP
-        path = Path(path)
-        hidden = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.png")
-        try:
-            sheet.save(hidden)
-            hidden.replace(path)
-        finally:
-            hidden.unlink(missing_ok=True)
+        sheet.save(path, "PNG")
 
 
 def side_by_side(left: Rgb, right: Rgb) -> Picture:
     """Two (H, W, 3) pictures of one size beside each other, uint8, with even sides for video."""
-    gap = np.zeros((left.shape[0], 4, 3), np.uint8)
+    gap = np.zeros((left.shape[0], _MIDDLE, 3), np.uint8)
     both = np.concatenate([_eight_bit(left), gap, _eight_bit(right)], axis=1)
-    height, width = both.shape[:2]
-    return np.pad(both, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    width, height = side_by_side_size(left.shape[1], left.shape[0])
+    missing = ((0, height - both.shape[0]), (0, width - both.shape[1]), (0, 0))
+    return np.pad(both, missing, mode="edge")
+
+
+def side_by_side_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of what :func:`side_by_side` makes of two pictures of this size."""
+    both = 2 * width + _MIDDLE
+    return both + both % 2, height + height % 2
 
 
 def marked(rgb: Rgb, mask: Mask) -> Picture:

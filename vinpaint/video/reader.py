@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -334,10 +335,11 @@ class VideoClip(Clip):
             assert isinstance(stream, av.VideoStream)
             stream.thread_type = "AUTO"
             end = _End(container)
-            clock = _Clock(self.info.time_base, self.info.rate)
+            avi = container.format.name == "avi"
+            clock = _Clock(self.info.time_base, self.info.rate, avi=avi)
             first_pts = index = 0
             size: tuple[int, int] | None = None
-            for native in self._decoded(container, stream, end):
+            for native in self._decoded(container, stream, end, clock):
                 if size not in (None, (native.width, native.height)):
                     raise InputError(
                         f"{self._argument}: {path} changes its size from {size} to "
@@ -359,7 +361,11 @@ class VideoClip(Clip):
             self.frame_count = index
 
     def _decoded(
-        self, container: av.container.InputContainer, stream: av.VideoStream, end: _End
+        self,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        end: _End,
+        clock: _Clock,
     ) -> Iterator[av.VideoFrame]:
         path = self.info.path
         packets = container.demux()
@@ -371,6 +377,7 @@ class VideoClip(Clip):
                     continue
                 if packet.is_corrupt:
                     self._damaged(path, "a packet is incomplete")
+                clock.see(packet)
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -421,16 +428,27 @@ class _Clock:
     taken (FFmpeg's own rule); where there are none, the frame rate is.
     """
 
-    def __init__(self, time_base: Fraction, rate: Fraction) -> None:
+    def __init__(self, time_base: Fraction, rate: Fraction, *, avi: bool) -> None:
         self._step = max(1, round(1 / (rate * time_base)))
         self._rate = rate
         self._time_base = time_base
         self._faults = [0, 0]
         self._seen: list[int | None] = [None, None]
         self._last: int | None = None
+        self._undated: deque[int] | None = deque(maxlen=1024) if avi else None
+
+    def see(self, packet: av.Packet[Any]) -> None:
+        """Remember when a packet is decoded, if the file is an AVI.
+
+        AVI has no presentation stamps, and FFmpeg's guess is late by the delay of a decoder that
+        reorders. Shown frames are the packets in another order, so the earliest stamp not yet
+        given is the next frame's.
+        """
+        if self._undated is not None and packet.dts is not None and packet.size:
+            self._undated.append(packet.dts)
 
     def stamp(self, frame: av.VideoFrame) -> int:
-        stamps = (frame.pts, frame.dts)
+        stamps = (self._undated.popleft(), None) if self._undated else (frame.pts, frame.dts)
         for kind, stamp in enumerate(stamps):
             seen = self._seen[kind]
             if stamp is not None:

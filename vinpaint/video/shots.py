@@ -25,8 +25,8 @@ def find_cuts(images: Iterable[npt.NDArray[np.uint8]]) -> list[int]:
     held at a time.
     """
     # Here, because the package brings its command line and video backends with it.
-    from scenedetect import FrameTimecode  # noqa: PLC0415
-    from scenedetect.detectors import AdaptiveDetector  # noqa: PLC0415
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
 
     detector = AdaptiveDetector(min_scene_len=_SHORTEST, window_width=_WINDOW)
     rate = Fraction(25)

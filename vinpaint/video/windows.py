@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 
 from vinpaint.video.errors import InputError
 
-GRID = 8
-"""Working sizes are multiples of this, as the networks need."""
-
 CONTEXT = 64
 """Known pixels kept around a hole, at working size."""
 
@@ -173,7 +170,7 @@ class _HoleScan:
         )
         if scale == 1.0:
             return Region(top, left, height, width, height, width)
-        working = (max(GRID, round(side * scale / GRID) * GRID) for side in (height, width))
+        working = (max(1, round(side * scale)) for side in (height, width))
         return Region(top, left, height, width, *working)
 
 

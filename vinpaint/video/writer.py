@@ -168,7 +168,8 @@ class VideoWriter(ClipWriter):
       no hole pixel shares comes out as it went in. Only then is the frame converted to the
       encoder's format, if that differs.
     - **Time.** The stamps and the time base of the source are kept, and with them a variable
-      frame rate. Matroska and WebM round to milliseconds; AVI has a constant rate only.
+      frame rate. Matroska and WebM round to milliseconds and hold nothing before 0, so a clip
+      whose sound starts earlier is shifted as a whole; AVI has a constant rate only.
     - **Shape.** Pixels are stored as in the source and its display matrix is written again
       (MP4, MOV, Matroska), so a rotated clip stays rotated. In a container that has no such
       matrix the pixels are not turned.
@@ -257,10 +258,26 @@ class RgbVideoWriter(_Output):
     """
 
     def __init__(
-        self, path: str | Path, clip: Clip, width: int, height: int, *, overwrite: bool = False
+        self,
+        path: str | Path,
+        clip: Clip,
+        width: int,
+        height: int,
+        *,
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+        argument: str = "--output",
     ) -> None:
-        """``width`` and ``height``: of the pictures, even numbers."""
-        super().__init__(AtomicOutput(path, "file", overwrite=overwrite, inputs=[clip.info.path]))
+        """``width`` and ``height``: of the pictures, even numbers. ``argument``: for messages."""
+        super().__init__(
+            AtomicOutput(
+                path,
+                "file",
+                overwrite=overwrite,
+                inputs=[clip.info.path, *inputs],
+                argument=argument,
+            )
+        )
         self._clip = clip
         self._size = (width, height)
 
@@ -314,9 +331,11 @@ class _Encoder:
         self._container = container
         self._converter = converter
         self._format = choice.pixel_format
-        # AVI counts frames, so its clock must tick once a frame.
-        self._time_base = 1 / info.rate if container.format.name == "avi" else info.time_base
+        counts = container.format.name == "avi"
+        # AVI has no time stamps: it counts frames, in decoding order.
+        self._time_base = 1 / info.rate if counts else info.time_base
         self._durations: dict[int, int] = {}
+        self._last: int | None = None
         stream = container.add_stream(
             choice.encoder,
             rate=info.rate,
@@ -331,6 +350,8 @@ class _Encoder:
         context.pix_fmt = choice.pixel_format
         context.sample_aspect_ratio = sample_aspect
         context.thread_type = "AUTO"
+        if counts:
+            context.max_b_frames = 0
         if choice.encoder == "libx265" and container.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"
         if tags is None:
@@ -351,10 +372,14 @@ class _Encoder:
         assert pts is not None
         assert time_base is not None
         frame = self._converter.convert(frame, self._format)
-        frame.pts, frame.time_base = round(pts * time_base / self._time_base), self._time_base
+        stamp = round(pts * time_base / self._time_base)
+        if self._last is not None:
+            stamp = max(stamp, self._last + 1)
+        self._last = frame.pts = stamp
+        frame.time_base = self._time_base
         # The decoder's picture types would otherwise be forced on the encoder.
         frame.pict_type = 0
-        self._durations[frame.pts] = round(duration * time_base / self._time_base)
+        self._durations[stamp] = round(duration * time_base / self._time_base)
         self._mux(self.stream.encode(frame))
 
     def flush(self) -> None:

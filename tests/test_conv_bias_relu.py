@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from convolution_cases import CASES, Case, make_inputs
+from tolerances import assert_close
+
+from vinpaint import ops, reference
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+BY_NAME = {case.name: case for case in CASES}
+
+
+def call(function, inputs, case, **options):
+    return function(
+        inputs.x,
+        inputs.weight,
+        inputs.beta,
+        skip=inputs.skip,
+        residual=inputs.residual,
+        **case.options,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("extras", [False, True])
+def test_matches_reference(case, dtype, extras):
+    inputs = make_inputs(case, dtype, extras=extras)
+    out = call(ops.conv_bias_relu, inputs, case)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    assert_close(out, call(reference.conv_bias_relu, inputs.double(), case), dtype)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+@pytest.mark.parametrize("name", ["stride", "flat", "deconv"])
+def test_layouts(name, layout):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True, layout=layout)
+    expected = call(reference.conv_bias_relu, inputs.double(), case)
+    assert_close(call(ops.conv_bias_relu, inputs, case), expected, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["flat", "deconv"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("extras", [False, True])
+def test_without_bias_and_relu(name, dtype, extras):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, dtype, extras=extras)
+    arguments = {"skip": inputs.skip, "residual": inputs.residual, "relu": False, **case.options}
+    out = ops.conv_bias_relu(inputs.x, inputs.weight, **arguments)
+    wide = inputs.double()
+    arguments |= {"skip": wide.skip, "residual": wide.residual}
+    assert_close(out, reference.conv_bias_relu(wide.x, wide.weight, **arguments), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["stride", "dilation", "flat", "deconv", "deconv_flat"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradients_match_reference(name, dtype, relu):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, dtype, extras=True)
+    wide = inputs.double().require_grad()
+    out = call(ops.conv_bias_relu, inputs.require_grad(), case, relu=relu)
+    expected = call(reference.conv_bias_relu, wide, case, relu=relu)
+    # Where rounding may have moved a value over the ReLU's edge, either slope is right.
+    sure = (expected - wide.residual).abs() > 0.05
+    grad = torch.randn(out.shape, dtype=torch.float64).to(dtype) * sure
+    out.backward(grad)
+    expected.backward(grad.double())
+    for name_, t in inputs.tensors().items():
+        if name_ != "gamma":
+            assert t.grad.dtype == t.dtype
+            assert_close(t.grad, wide.tensors()[name_].grad, dtype, gradient=True)
+
+
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradcheck(extras, transposed):
+    kernel, stride = ((1, 4, 4), (1, 2, 2)) if transposed else ((3, 3, 1), (1, 2, 1))
+    case = Case("small", kernel, stride, (1, 1, 1), transposed, (1, 2, 3, 2), (1, 1, 2))
+    inputs = make_inputs(case, torch.float64, extras=extras).require_grad()
+    names = [k for k, t in inputs.tensors().items() if t is not None and k != "gamma"]
+
+    def function(*tensors):
+        inputs.__dict__.update(zip(names, tensors, strict=True))
+        return call(ops.conv_bias_relu, inputs, case)
+
+    torch.autograd.gradcheck(function, tuple(inputs.tensors()[k] for k in names))
+
+
+@pytest.mark.parametrize("only", ["x", "skip", "weight", "beta", "residual"])
+def test_gradient_of_one_input_alone(only):
+    case = BY_NAME["flat"]
+    inputs = make_inputs(case, torch.float32, extras=True)
+    inputs.tensors()[only].requires_grad_()
+    call(ops.conv_bias_relu, inputs, case).sum().backward()
+    assert [k for k, t in inputs.tensors().items() if t.grad is not None] == [only]
+
+
+@pytest.mark.parametrize("layout", ["plain", "channels_last"])
+@pytest.mark.parametrize("name", ["flat_stride", "deconv"])
+def test_opcheck(name, layout):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True, layout=layout)
+    options = (list(case.stride), list(case.dilation), case.transposed, True)
+    operator = torch.ops.vinpaint.conv_bias_relu
+    plain = (inputs.x, inputs.skip, inputs.weight, inputs.beta, inputs.residual, *options)
+    torch.library.opcheck(operator, plain)
+    inputs.residual = None
+    learning = [t.requires_grad_() for t in (inputs.x, inputs.skip, inputs.weight, inputs.beta)]
+    torch.library.opcheck(operator, (*learning, None, *options))
+    x, skip, weight, bias = (t.detach() for t in learning)
+    out = operator(x, skip, weight, bias, None, *options)
+    torch.library.opcheck(
+        torch.ops.vinpaint._conv_bias_relu_backward,
+        (torch.randn_like(out), x, skip, weight, out, *options, True, True),
+    )
+
+
+def test_compile_fullgraph():
+    case = BY_NAME["flat"]
+    inputs = make_inputs(case, torch.float32, extras=True).require_grad()
+
+    def step():
+        return call(ops.conv_bias_relu, inputs, case).square().sum()
+
+    expected = torch.autograd.grad(step(), (inputs.x, inputs.weight, inputs.residual))
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    actual = torch.autograd.grad(compiled(), (inputs.x, inputs.weight, inputs.residual))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_export():
+    case = BY_NAME["deconv"]
+    inputs = make_inputs(case, torch.float32, extras=True)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x, skip):
+            return ops.conv_bias_relu(
+                x, inputs.weight, inputs.beta, skip=skip, residual=inputs.residual, **case.options
+            )
+
+    exported = torch.export.export(Layer(), (inputs.x, inputs.skip))
+    assert "vinpaint.conv_bias_relu" in str(exported.graph)
+    assert torch.equal(
+        exported.module()(inputs.x, inputs.skip), call(ops.conv_bias_relu, inputs, case)
+    )
+
+
+def test_inference_mode():
+    case = BY_NAME["deconv"]
+    inputs = make_inputs(case, torch.float32, extras=True).require_grad()
+    with torch.inference_mode():
+        out = call(ops.conv_bias_relu, inputs, case)
+    assert out.is_inference()
+    assert_close(out, call(ops.conv_bias_relu, inputs, case).detach(), torch.float32)
+
+
+def test_output_may_be_changed_in_place():
+    case = BY_NAME["flat"]
+    inputs = make_inputs(case, torch.float32, extras=False).require_grad()
+    call(ops.conv_bias_relu, inputs, case, relu=False).mul_(2).sum().backward()
+    assert inputs.x.grad is not None
+
+
+def test_autocast():
+    case = BY_NAME["flat"]
+    inputs = make_inputs(case, torch.float32, extras=True).require_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = call(ops.conv_bias_relu, inputs, case)
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert inputs.weight.grad.dtype == torch.float32
+    expected = call(reference.conv_bias_relu, inputs.double(), case)
+    assert_close(out.detach(), expected, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["flat", "deconv"])
+@pytest.mark.parametrize("clip", [(0, 2, 4, 4), (1, 0, 4, 4), (1, 2, 0, 4)], ids=str)
+def test_empty(name, clip):
+    case = Case(
+        "empty", BY_NAME[name].kernel, BY_NAME[name].stride, (1, 1, 1), name == "deconv", clip
+    )
+    inputs = make_inputs(case, torch.float32, extras=True).require_grad()
+    out = call(ops.conv_bias_relu, inputs, case)
+    assert out.shape == inputs.residual.shape
+    out.sum().backward()
+    assert inputs.x.grad.shape == inputs.x.shape
+    assert not inputs.weight.grad.any()
+    assert not inputs.beta.grad.any()
+
+
+def test_double_backward_says_so():
+    case = BY_NAME["flat"]
+    inputs = make_inputs(case, torch.float32, extras=False).require_grad()
+    out = call(ops.conv_bias_relu, inputs, case).square().sum()
+    (grad,) = torch.autograd.grad(out, inputs.x, create_graph=True)
+    with pytest.raises(RuntimeError, match="conv_bias_relu: a second derivative"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(3, 4, 5, 6)}, r"x must have 5 dimensions \(N, C, F, H, W\), got 4"),
+        ({"x": torch.zeros(1, 2, 3, 4, 5, dtype=torch.int32)}, "x must be float32, .* got Int"),
+        ({"weight": torch.zeros(6, 4, 3, 3, 3)}, r"expects Cin = 9 \(x 5 \+ skip 4\), got 4"),
+        ({"weight": torch.zeros(6, 9, 3, 2, 3)}, "a kernel must be odd, got 2 along H"),
+        ({"weight": torch.zeros(6, 9, 3, 3, 3).double()}, "weight must have x's dtype Float, got"),
+        ({"skip": torch.zeros(2, 4, 3, 9, 6)}, r"skip must match x \(2, 5, 3, 9, 7\) in all but"),
+        ({"skip": torch.zeros(2, 4, 3, 9, 7).half()}, "skip must have x's dtype Float, got Half"),
+        ({"residual": torch.zeros(2, 6, 3, 9, 1)}, r"the output's shape \(2, 6, 3, 9, 7\), got"),
+        ({"bias": torch.zeros(5)}, r"bias must have Cout = 6 values, got \(5\)"),
+        ({"stride": (1, 1)}, r"stride must have 3 values \(F, H, W\), got 2"),
+        ({"stride": (1, 3, 1)}, "stride along H must be 1 or 2, got 3"),
+        ({"dilation": (1, 1, 0)}, "dilation along W must be at least 1, got 0"),
+        ({"weight": torch.zeros(9, 6, 3, 4, 4), "transposed": True}, "must exceed its stride 1 by"),
+    ],
+)
+def test_bad_input(change, message):
+    inputs = make_inputs(BY_NAME["plain"], torch.float32, extras=True)
+    arguments = {
+        "x": inputs.x,
+        "weight": inputs.weight,
+        "bias": inputs.beta,
+        "skip": inputs.skip,
+        "residual": inputs.residual,
+    }
+    with pytest.raises(RuntimeError, match="conv_bias_relu: .*" + message):
+        ops.conv_bias_relu(**arguments | change)
