@@ -12,7 +12,7 @@ from models import random_model
 
 from vinpaint.inpainting import Inpainter
 from vinpaint.video.errors import InputError
-from vinpaint.video.windows import make_plan
+from vinpaint.video.windows import CONTEXT, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_only_the_neighbourhood_is_looked_at(inpainter: Inpainter) -> None:
     mask = np.zeros((48, 300), np.uint8)
     mask[16:32, 16:32] = 1
     other = clip.copy()
-    other[:, :, 32 + 64 + 8 :] = 0
+    other[:, :, 32 + CONTEXT + 8 :] = 0
     assert np.array_equal(inpainter(clip, mask)[:, :, :32], inpainter(other, mask)[:, :, :32])
 
 

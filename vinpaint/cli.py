@@ -223,9 +223,13 @@ def _demo(args: argparse.Namespace) -> None:
     with closing(_Progress("frame")) as progress:
         files = run_demo(args.output, _inpainter(args), progress)
     print(
-        f"Look at {files.preview}: the person on the left is gone on the right; {files.compare} plays both."
+        f"Look at {files.preview}: whoever is marked on the left of a pair should be gone on its "
+        f"right; {files.compare} plays both, {files.output} is the result."
     )
-    print(f"Try your own: vinpaint inpaint {files.output} --box 130,60,60,40 --output again.mp4")
+    print(
+        "Then fill your own: vinpaint inpaint VIDEO --box X,Y,WIDTH,HEIGHT --output FILLED.mp4 "
+        "(or --mask IMAGE, FOLDER or VIDEO)"
+    )
 
 
 def _train(args: argparse.Namespace) -> None:

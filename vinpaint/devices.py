@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Literal
 
 import torch
 
-from vinpaint import _C
+from vinpaint._extension import _C
 from vinpaint.video.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -67,3 +69,16 @@ def supported_precisions(device: torch.device) -> list[str]:
     if features & _FP16_CPU:
         names.append("fp16")
     return [*names, "fp32"]
+
+
+def return_free_memory() -> None:
+    """Give memory that is free inside the process back to the system, where the C library can.
+
+    Frames that pass from thread to thread between tensors of many sizes leave glibc's heap with
+    holes; measured without this, it grew by 0.7 MB a frame of 320 x 240, without end.
+    """
+    if _TRIM is not None:
+        _TRIM(0)
+
+
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -17,7 +17,7 @@ def build_info() -> dict[str, Any]:
     """Versions, what the compiled half contains, and the devices torch sees."""
     import torch
 
-    from vinpaint import _C
+    from vinpaint._extension import _C
     from vinpaint.devices import supported_precisions
 
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -13,7 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vinpaint.devices import Precision, resolve_device, resolve_precision
+from vinpaint.devices import (
+    Precision,
+    resolve_device,
+    resolve_precision,
+    return_free_memory,
+)
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import GRID, reduce_clip
 from vinpaint.pretrained import load_pretrained
@@ -144,6 +149,7 @@ class Inpainter:
             until = min(stop + halo, shot.stop)
             window.extend(next(pairs) for _ in range(until - begin - len(window)))
             yield from self._fill_chunk(window, slice(start - begin, stop - begin), shot.regions)
+            return_free_memory()
             start = stop
             keep = max(shot.start, start - halo)
             del window[: keep - begin]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake
 
-from vinpaint import _C  # noqa: F401  (registers torch.ops.vinpaint)
+from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
 
 __all__ = ["conv_bias_relu", "conv_bn_relu", "masked_l1"]
 

@@ -130,10 +130,22 @@ class ShotDataset(Dataset[tuple[Tensor, Tensor]]):
         crop = window[:, top : top + side, left : left + side]
         if rng.random() < 0.5:
             crop = crop[:, :, ::-1]
-        out = [
-            cv2.resize(
-                np.ascontiguousarray(f), (self.size, self.size), interpolation=cv2.INTER_AREA
-            )
-            for f in crop
-        ]
-        return np.stack(out)
+        order, table = rng.permutation(3) if rng.random() < 0.5 else np.arange(3), _tone_curves(rng)
+        small = (np.ascontiguousarray(self._resized(frame)[..., order]) for frame in crop)
+        return np.stack([cv2.LUT(frame, table) for frame in small]).astype(np.uint8)
+
+    def _resized(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = (self.size, self.size)
+        out = cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA)
+        return np.asarray(out, np.uint8)
+
+
+def _tone_curves(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random gamma and gain for each channel as a (256, 1, 3) table.
+
+    Real footage is mostly grey; with these the colour to fill in can only be learned from around
+    the hole.
+    """
+    level = np.linspace(0, 1, 256)[:, None]
+    curves = rng.uniform(0.6, 1.0, 3) * level ** rng.uniform(0.6, 1.6, 3)
+    return (255 * curves).round().astype(np.uint8)[:, None, :]

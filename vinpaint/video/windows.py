@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from vinpaint.video.errors import InputError
 
-CONTEXT = 64
+CONTEXT = 48
 """Known pixels kept around a hole, at working size."""
 
-WORKING_HOLE = 64
+WORKING_HOLE = 32
 """The thickest hole computed at full size, in pixels: what the networks met in training. A thicker one is
 computed on frames reduced until it measures this much."""
 
