@@ -14,7 +14,7 @@ import torch
 SMOKE = os.environ.get("VINPAINT_BENCHMARK_SMOKE") == "1"
 """Tiny sizes and one round: shows that the benchmarks run, says nothing about speed."""
 
-ROUNDS = 1 if SMOKE else 5
+ROUNDS = 1 if SMOKE else 4
 
 
 @pytest.fixture

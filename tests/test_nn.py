@@ -172,6 +172,15 @@ def test_a_frame_sees_thirteen_frames_to_either_side_and_no_more() -> None:
     assert reached == list(range(15 - net.halo, 15 + net.halo + 1))
 
 
+def test_combcn_gives_the_same_frames_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    comb = random_model().comb
+    x, guidance = torch.rand(2, 4, 5, 16, 24), torch.rand(2, 3, 5, 8, 12)
+    whole = comb(x, guidance)  # with gradients enabled: in one piece
+    monkeypatch.setattr("vinpaint.nn.comb.CACHE_PIXELS", 2 * 16 * 24)
+    with torch.no_grad():
+        torch.testing.assert_close(comb(x, guidance), whole, rtol=1e-5, atol=1e-5)
+
+
 def test_autocast_runs_the_networks_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         completed, _ = VideoInpainter()(*_clip())

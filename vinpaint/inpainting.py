@@ -36,7 +36,7 @@ BUFFER_BYTES = 1 << 30
 """The decoded frames held at a time stay below this, by shorter chunks where frames are large."""
 
 BATCH_PIXELS = 4 * 480 * 864
-"""Pixels CombCN restores at a time: enough to fill a processor, few enough to bound its memory."""
+"""Pixels CombCN is given at a time: enough to fill a GPU, few enough to bound its memory."""
 
 
 class Inpainter:

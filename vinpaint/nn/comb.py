@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vinpaint.nn.layers import Conv, ConvBNReLU
+
+CACHE_PIXELS = 4 * 128 * 128
+"""Pixels computed at a time for inference on a CPU: then the feature maps stay in its cache."""
 
 
 def _layer(
@@ -74,6 +78,19 @@ class CombCN(nn.Module):
                 f"CombCN: guidance must be {'given' if self.guide2 is not None else 'None'} "
                 f"for {'CombCN' if self.guide2 is not None else '2DCN'}"
             )
+        frames = x.shape[2]
+        step = max(1, CACHE_PIXELS // (x.shape[3] * x.shape[4]))
+        learning = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if learning or x.device.type != "cpu" or step >= frames:
+            return self._restore(x, guidance)
+        parts = (slice(start, start + step) for start in range(0, frames, step))
+        restored = [
+            self._restore(x[:, :, part], None if guidance is None else guidance[:, :, part])
+            for part in parts
+        ]
+        return torch.cat(restored, dim=2)
+
+    def _restore(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         guide2 = guide14 = None
         if guidance is not None and self.guide2 is not None and self.guide14 is not None:
             guide2, guide14 = self.guide2(guidance), self.guide14(guidance)  # (N, 128, F, H/2, W/2)
