@@ -54,9 +54,9 @@ R call(const char* name, const char* overload, const Args&... args) {
 // return it.
 inline Tensor reinterpret(const Tensor& t, const Ints& sizes, const Ints& strides) {
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(t.get(), static_cast<int64_t>(sizes.size()),
-                                                        sizes.data(), strides.data(),
-                                                        t.storage_offset(), &handle));
+  const int64_t further = 0;  // beyond t's own storage offset, which is kept
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(
+      t.get(), static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), further, &handle));
   return Tensor(handle);
 }
 

@@ -87,6 +87,9 @@ def make_inputs(case: Case, dtype: torch.dtype, *, extras: bool, layout: str = "
 
     def clip(channels: int, frames: int, height: int, width: int) -> Tensor:
         t = torch.randn(n, channels, frames, height, width).to(dtype)
+        if layout == "offset":  # dense, but not at the start of its storage
+            twice = torch.cat([t, t]).contiguous(memory_format=torch.channels_last_3d)
+            return twice[n:]
         if layout == "channels_last":
             return t.contiguous(memory_format=torch.channels_last_3d)
         if layout == "strided":

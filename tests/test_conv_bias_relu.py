@@ -35,7 +35,7 @@ def test_matches_reference(case, dtype, extras):
     assert_close(out, call(reference.conv_bias_relu, inputs.double(), case), dtype)
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+@pytest.mark.parametrize("layout", ["channels_last", "strided", "offset"])
 @pytest.mark.parametrize("name", ["stride", "flat", "deconv"])
 def test_layouts(name, layout):
     case = BY_NAME[name]

@@ -39,7 +39,7 @@ def test_matches_reference(case, dtype, extras):
         assert_close(actual, wanted, dtype)
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+@pytest.mark.parametrize("layout", ["channels_last", "strided", "offset"])
 @pytest.mark.parametrize("name", ["stride", "flat", "deconv"])
 def test_layouts(name, layout):
     case = BY_NAME[name]
