@@ -44,6 +44,17 @@ def test_layouts(name, layout):
     assert_close(call(ops.conv_bias_relu, inputs, case), expected, torch.float32)
 
 
+@pytest.mark.parametrize("bias", [torch.randn(64)[::2], torch.ones(1).expand(32)])
+@pytest.mark.parametrize("name", ["flat", "two_columns_stride"])
+def test_a_bias_may_have_any_strides(name, bias):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True)
+    options = {"skip": inputs.skip, **case.options}
+    out = ops.conv_bias_relu(inputs.x, inputs.weight, bias, **options)
+    dense = ops.conv_bias_relu(inputs.x, inputs.weight, bias.clone().contiguous(), **options)
+    assert torch.equal(out, dense)
+
+
 @pytest.mark.parametrize("name", ["flat", "deconv"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("extras", [False, True])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from models import random_model
 
+from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
-from vinpaint.video.errors import InputError
 from vinpaint.video.windows import CONTEXT, make_plan
 
 
@@ -105,6 +105,20 @@ def test_tensors_in_tensors_out(inpainter: Inpainter) -> None:
     filled = inpainter(torch.from_numpy(clip), torch.from_numpy(mask > 0))
     assert isinstance(filled, torch.Tensor)
     assert np.array_equal(filled.numpy(), inpainter(clip, mask))
+
+
+def test_the_same_clip_gives_the_same_bits(inpainter: Inpainter) -> None:
+    clip, mask = _clip(8, 140, 170)  # CombCN takes it a few frames at a time
+    first = inpainter(clip, mask)
+    assert all(np.array_equal(inpainter(clip, mask), first) for _ in range(3))
+
+
+def test_values_that_are_no_numbers_are_an_error() -> None:
+    model = random_model()
+    with torch.no_grad():
+        model.comb.conv17.bias.fill_(float("nan"))
+    with pytest.raises(ArithmeticError, match="try precision fp32"):
+        Inpainter(model)(*_clip())
 
 
 def test_one_mask_serves_all_frames(inpainter: Inpainter) -> None:

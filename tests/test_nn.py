@@ -172,9 +172,13 @@ def test_a_frame_sees_thirteen_frames_to_either_side_and_no_more() -> None:
     assert reached == list(range(15 - net.halo, 15 + net.halo + 1))
 
 
-def test_combcn_gives_the_same_frames_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+def test_combcn_gives_the_same_frames_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
     comb = random_model().comb
-    x, guidance = torch.rand(2, 4, 5, 16, 24), torch.rand(2, 3, 5, 8, 12)
+    x = torch.rand(batch, 4, 5, 16, 24).contiguous(memory_format=torch.channels_last_3d)
+    guidance = torch.rand(batch, 3, 5, 8, 12).contiguous(memory_format=torch.channels_last_3d)
     whole = comb(x, guidance)  # with gradients enabled: in one piece
     monkeypatch.setattr("vinpaint.nn.comb.CACHE_PIXELS", 2 * 16 * 24)
     with torch.no_grad():

@@ -96,6 +96,30 @@ def test_an_error_of_the_consumer_is_raised_to_the_producer() -> None:
     assert _threads() == 0
 
 
+def test_an_interrupt_while_waiting_is_raised_when_the_thread_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real_join, interrupts = threading.Thread.join, [KeyboardInterrupt()]
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real_join(thread, timeout)
+
+    ended = threading.Event()
+
+    def consume(_: int) -> None:
+        time.sleep(0.2)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt), drain(consume, depth=1) as put:
+        put(1)
+        time.sleep(0.05)
+        monkeypatch.setattr(threading.Thread, "join", join)
+        raise ValueError("stop")
+    assert ended.is_set()
+
+
 def test_an_error_on_the_last_item_is_not_lost() -> None:
     def consume(_: int) -> None:
         time.sleep(0.05)

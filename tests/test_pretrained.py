@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.pretrained import CONFIG, WEIGHTS, load_pretrained, save_pretrained
-from vinpaint.video.errors import InputError
 
 
 def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:

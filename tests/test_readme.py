@@ -37,6 +37,11 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
     assert command in (ROOT / ".ci" / "run").read_text()
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    card = (ROOT / "vinpaint" / "assets" / "weights" / "README.md").read_text()
+    assert re.findall(r"@[A-Z]+@", README + card) == []
+
+
 def test_files_named_in_the_readme_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links

@@ -13,6 +13,7 @@ import pytest
 import torch
 from media import scene, write_video
 
+from vinpaint.errors import InputError
 from vinpaint.pretrained import load_pretrained
 from vinpaint.training import ShotDataset, TrainConfig, decode_shots, train
 from vinpaint.training.holes import free_form, moving_box, random_hole, static_box
@@ -98,6 +99,27 @@ def test_a_resumed_run_gives_the_weights_of_one_never_stopped(shots: Path, tmp_p
     assert load_pretrained(tmp_path / "halved" / "weights").config == whole.config
 
 
+def test_a_run_is_not_resumed_with_other_options(shots: Path, tmp_path: Path) -> None:
+    config = replace(_config(shots, tmp_path / "run"), stage="completion", steps=1)
+    train(config)
+    with pytest.raises(InputError, match=r"seed: .* was made with 0, got 1"):
+        train(replace(config, seed=1, steps=2))
+
+
+def test_the_mean_pixel_is_the_datas_or_the_checkpoints(shots: Path, tmp_path: Path) -> None:
+    config = replace(_config(shots, tmp_path / "run"), stage="completion", steps=1)
+    mean = train(config).config.mean
+    expected = np.mean([np.load(path).mean() for path in shots.glob("*.npy")]) / 255
+    assert mean == pytest.approx((expected,) * 3, abs=0.03)
+    darker = tmp_path / "darker"
+    darker.mkdir()
+    for path in shots.glob("*.npy"):
+        np.save(darker / path.name, np.load(path) // 4)
+    init = str(tmp_path / "run" / "checkpoint.pt")
+    other = train(replace(config, data=str(darker), output=str(tmp_path / "next"), init=init))
+    assert other.config.mean == mean
+
+
 def test_the_completion_stage_leaves_combcn_alone_and_learns(shots: Path, tmp_path: Path) -> None:
     config = replace(_config(shots, tmp_path / "run"), stage="completion", steps=25)
     start = train(replace(config, output=str(tmp_path / "start"), steps=1)).state_dict()
@@ -134,9 +156,10 @@ def test_decoded_shots_end_at_cuts_and_bad_files_are_named(tmp_path: Path) -> No
     videos.mkdir()
     pictures = [scene(i, 96, 64, seed=i // 20) for i in range(40)]
     write_video(videos / "good.mp4", frames=40, size=(96, 64), pictures=pictures)
+    write_video(videos / "good.mkv", frames=20, size=(96, 64))
     (videos / "bad.mp4").write_bytes(b"no video")
     with pytest.warns(UserWarning, match=r"skipped .*bad\.mp4"):
         count = decode_shots(videos, tmp_path / "cache", short_side=32)
-    assert count == 2
-    first, second = (np.load(p) for p in sorted((tmp_path / "cache").glob("*.npy")))
-    assert first.shape == second.shape == (20, 32, 48, 3)
+    assert count == 3  # good.mkv is another video than good.mp4
+    for path in (tmp_path / "cache").glob("*.npy"):
+        assert np.load(path).shape == (20, 32, 48, 3)

@@ -11,15 +11,12 @@ from vinpaint.video.reader import open_clip
 
 
 def fill_sheet(sheet, count, size=(32, 24)):
-    taken = []
     hole = np.zeros((size[1], size[0]), np.uint8)
     hole[4:12, 6:20] = 255
     for index in range(count):
         rgb = media.scene(index, *size)
-        if sheet.wants(index):
-            taken.append(index)
         sheet.add(FakeFrame(index, rgb), rgb, hole)
-    return taken
+    return [int(row.label.split()[1]) for row in sheet._rows]
 
 
 class FakeFrame:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 from vinpaint.video.windows import CONTEXT, WORKING_HOLE, WORKING_PIXELS, make_plan
 
 

@@ -12,7 +12,7 @@ import media
 import numpy as np
 import pytest
 
-from vinpaint.video.errors import InputError, InputWarning
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.video.reader import open_clip
 from vinpaint.video.writer import RgbVideoWriter, VideoWriter, open_writer
 

@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vinpaint.errors import InputError, InputWarning
     from vinpaint.files import Report, inpaint_video
     from vinpaint.inpainting import Inpainter
-    from vinpaint.video.errors import InputError, InputWarning
 
 __all__ = ["Inpainter", "InputError", "InputWarning", "Report", "__version__", "inpaint_video"]
 
 _HOMES = {
     "Inpainter": "vinpaint.inpainting",
-    "InputError": "vinpaint.video.errors",
-    "InputWarning": "vinpaint.video.errors",
+    "InputError": "vinpaint.errors",
+    "InputWarning": "vinpaint.errors",
     "Report": "vinpaint.files",
     "inpaint_video": "vinpaint.files",
 }

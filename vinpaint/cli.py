@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.info import build_info, version
-from vinpaint.video.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from vinpaint.inpainting import Inpainter
@@ -178,6 +178,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", metavar="CHECKPOINT", help="weights to start from")
 
@@ -204,11 +205,6 @@ def _inpaint(args: argparse.Namespace) -> None:
             preview=args.preview,
             compare=args.compare,
             progress=progress,
-        )
-    if report.hole_frames == 0:
-        print(
-            "vinpaint: the mask is empty in every frame: the output equals the input",
-            file=sys.stderr,
         )
     rate = report.frames / report.seconds
     print(

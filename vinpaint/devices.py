@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from vinpaint._extension import _C
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.inpainting import Image, Inpainter, Mask
 from vinpaint.pipeline import drain, prefetch
 from vinpaint.video.atomic import AtomicOutput
-from vinpaint.video.errors import InputError
 from vinpaint.video.masks import Masks, open_mask
 from vinpaint.video.preview import ContactSheet, side_by_side, side_by_side_size
 from vinpaint.video.reader import Clip, Frame, open_clip
@@ -120,6 +121,7 @@ def inpaint_video(
         allow_truncated=allow_truncated,
     )
     inputs = [clip.info.path, *([] if mask is None else [Path(mask)])]
+    _check_distinct({"--output": output, "--preview": preview, "--compare": compare})
     writer = open_writer(
         output, clip, codec=codec, crf=crf, pix_fmt=pix_fmt, overwrite=overwrite, inputs=inputs
     )
@@ -133,35 +135,49 @@ def inpaint_video(
         comparison = RgbVideoWriter(
             compare, clip, *size, overwrite=overwrite, inputs=inputs, argument="--compare"
         )
-    plan = _plan(clip, masks)
-    if not plan.hole_frames:
-        inpainter = None
-    elif not isinstance(inpainter, Inpainter):
+    if not isinstance(inpainter, Inpainter):
         inpainter = (inpainter or Inpainter.from_pretrained)()
-    sheet = ContactSheet(plan.frames)
-
-    def write(item: tuple[Frame, Mask, Image]) -> None:
-        frame, hole, filled = item
-        if sheet_file is not None:
-            sheet.add(frame, filled, hole)
+    with ExitStack() as outputs:
+        sheet_path = None if sheet_file is None else outputs.enter_context(sheet_file)
         if comparison is not None:
-            comparison.write(frame, side_by_side(frame.rgb, filled))
-        writer.write(frame, filled, masks.weights(hole))
+            outputs.enter_context(comparison)
+        outputs.enter_context(writer)
+        plan = _plan(clip, masks)
+        sheet = ContactSheet(plan.hole_frames or plan.frames)
 
-    with ExitStack() as stack:
-        stack.enter_context(writer)
-        if comparison is not None:
-            stack.enter_context(comparison)
-        put = stack.enter_context(drain(write, FILLED_AHEAD))
-        filled_frames = stack.enter_context(closing(_filled(clip, masks, plan, inpainter)))
-        for done, item in enumerate(filled_frames, 1):
-            put(item)
-            if progress is not None:
-                progress(done, plan.frames)
-    if sheet_file is not None:
-        with sheet_file as hidden:
-            sheet.save(hidden)
+        def write(item: tuple[Frame, Mask, Image]) -> None:
+            frame, hole, filled = item
+            if sheet_path is not None and (hole.any() or not plan.hole_frames):
+                sheet.add(frame, filled, hole)
+            if comparison is not None:
+                comparison.write(frame, side_by_side(frame.rgb, filled))
+            writer.write(frame, filled, masks.weights(hole))
+
+        with (
+            drain(write, FILLED_AHEAD) as put,
+            closing(_filled(clip, masks, plan, inpainter)) as filled_frames,
+        ):
+            for done, item in enumerate(filled_frames, 1):
+                put(item)
+                if progress is not None:
+                    progress(done, plan.frames)
+        if sheet_path is not None:
+            sheet.save(sheet_path)
     return Report(plan.frames, plan.hole_frames, len(plan.shots), time.monotonic() - started)
+
+
+def _check_distinct(outputs: dict[str, str | Path | None]) -> None:
+    seen: dict[Path, str] = {}
+    for argument, path in outputs.items():
+        if path is None:
+            continue
+        final = Path(path).resolve()
+        for other, name in seen.items():
+            if final == other or final in other.parents or other in final.parents:
+                raise InputError(
+                    f"{argument}: {path} would be written over {name}; choose another name"
+                )
+        seen[final] = argument
 
 
 def _plan(clip: Clip, masks: Masks) -> Plan:
@@ -173,12 +189,29 @@ def _plan(clip: Clip, masks: Masks) -> Plan:
             stamps.append(_Stamp(thumbnail.index, thumbnail.time))
             yield thumbnail.image
 
-    cuts = find_cuts(prefetch(images(), DECODED_AHEAD))
-    return make_plan((hole for _, hole in masks.pair(stamps)), len(stamps), cuts)
+    with closing(prefetch(images(), DECODED_AHEAD)) as thumbnails:
+        cuts = find_cuts(thumbnails)
+    plan = make_plan((hole for _, hole in masks.pair(stamps)), len(stamps), cuts)
+    if not plan.hole_frames:
+        warnings.warn(
+            "the mask is empty in every frame, so the output equals the input (lightest mask value "
+            f"{masks.brightest} of 255; 128 and above is the hole)",
+            InputWarning,
+            stacklevel=3,
+        )
+    for shot in plan.shots:
+        if shot.all_hole and not plan.all_hole:
+            warnings.warn(
+                f"the hole covers everything in frames {shot.start} to {shot.stop - 1}, a whole shot: "
+                "nothing is known there to fill it from",
+                InputWarning,
+                stacklevel=3,
+            )
+    return plan
 
 
 def _filled(
-    clip: Clip, masks: Masks, plan: Plan, inpainter: Inpainter | None
+    clip: Clip, masks: Masks, plan: Plan, inpainter: Inpainter
 ) -> Generator[tuple[Frame, Mask, Image], None, None]:
     """The second pass: every frame, its hole and its filled picture."""
 
@@ -195,6 +228,5 @@ def _filled(
                 waiting.append((frame, hole))
                 yield frame.rgb, hole
 
-        known = (picture for picture, _ in pictures())
-        for picture in known if inpainter is None else inpainter.fill(pictures(), plan):
+        for picture in inpainter.fill(pictures(), plan):
             yield *waiting.popleft(), picture

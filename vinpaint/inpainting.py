@@ -19,10 +19,10 @@ from vinpaint.devices import (
     resolve_precision,
     return_free_memory,
 )
+from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import GRID, reduce_clip
 from vinpaint.pretrained import load_pretrained
-from vinpaint.video.errors import InputError
 from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
 Image = NDArray[Any]  # (H, W, 3), uint8 or uint16
@@ -33,7 +33,8 @@ CHUNK_FRAMES = 32
 """Frames completed at a time, before the halo to either side is added."""
 
 BUFFER_BYTES = 1 << 30
-"""The decoded frames held at a time stay below this, by shorter chunks where frames are large."""
+"""Where the frames of a chunk and its halo would take more than this, the chunk is made shorter, down to one
+frame beside its halo."""
 
 BATCH_PIXELS = 4 * 480 * 864
 """Pixels CombCN is given at a time: enough to fill a GPU, few enough to bound its memory."""
@@ -107,9 +108,8 @@ class Inpainter:
         """
         images, masks = _clip_array("frames", frames), _clip_array("mask", mask)
         _check_clip(images, masks)
-        if masks.ndim == 2:
-            masks = np.broadcast_to(masks, images.shape[:3])
-        holes = [hole.view(np.uint8) if hole.dtype == np.bool_ else hole for hole in masks]
+        masks = masks.view(np.uint8)
+        holes = [masks] * len(images) if masks.ndim == 2 else list(masks)
         plan = make_plan(holes, len(images), cuts)
         filled = np.stack(list(self.fill(zip(images, holes, strict=True), plan)))
         if isinstance(frames, Tensor):
@@ -132,7 +132,8 @@ class Inpainter:
         """
         if plan.all_hole:
             raise InputError(
-                "mask: expected some known pixels, got a hole that covers every pixel of every frame"
+                "--mask: expected some known pixels, got a hole that covers every pixel of every frame; "
+                "white is the hole, --invert makes it black"
             )
         pairs = iter(clip)
         for shot in plan.shots:
@@ -227,6 +228,8 @@ class Inpainter:
 def _composite(image: Image, mask: Mask, patch: NDArray[np.float32]) -> None:
     """Write ``patch`` (in [0, 1]) into ``image`` inside the hole, rounded once; nothing else changes."""
     hole = mask != 0
+    if not np.isfinite(patch[hole]).all():
+        raise ArithmeticError("the networks gave values that are no numbers; try precision fp32")
     peak = np.iinfo(image.dtype).max
     image[hole] = np.rint(np.clip(patch[hole], 0, 1) * peak).astype(image.dtype)
 

@@ -52,6 +52,18 @@ def _start(work: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
+def _finish(thread: threading.Thread) -> None:
+    """Wait for ``thread``. A Ctrl-C meanwhile is raised only then: what it uses is still open."""
+    interrupt = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yield ``items``, which may not be None, at most ``depth`` of them made ahead in a thread.
 
@@ -80,7 +92,7 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             yield item
     finally:
         channel.stop()
-        thread.join()
+        _finish(thread)
     if channel.error is not None:
         raise channel.error
 
@@ -113,6 +125,6 @@ def drain(consume: Callable[[T], None], depth: int) -> Iterator[Callable[[T], No
         thread.join()
     finally:
         channel.stop()
-        thread.join()
+        _finish(thread)
     if channel.error is not None:
         raise channel.error

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig, VideoInpainter
-from vinpaint.video.errors import InputError
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

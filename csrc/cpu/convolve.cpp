@@ -90,7 +90,9 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
   }
 
   // What oneDNN folds into the convolution costs no pass over its output; `finish` does the rest.
-  const OptionalTensor narrow_bias = cast(bias, dtype);
+  const OptionalTensor dense_bias =
+      bias ? OptionalTensor(torch::stable::contiguous(*bias)) : std::nullopt;
+  const OptionalTensor narrow_bias = cast(dense_bias, dtype);
   Tensor out;
   OptionalTensor other;
   bool biased_and_active = fast;
@@ -111,7 +113,7 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
   out = output_of(out, c.out_sizes);
   if (other) other = output_of(*other, c.out_sizes);
   const OptionalTensor wide_bias =
-      biased_and_active ? std::nullopt : cast(bias, accumulation_dtype(dtype));
+      biased_and_active ? std::nullopt : cast(dense_bias, accumulation_dtype(dtype));
   const OptionalTensor dense_residual = channels_last(residual);
   with_types(dtype, [&](auto types) {
     using T = typename decltype(types)::T;

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import warnings
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vinpaint.errors import InputError
 from vinpaint.training.holes import random_hole
-from vinpaint.video.errors import InputError
 from vinpaint.video.reader import open_clip
 from vinpaint.video.shots import find_cuts
 
@@ -33,7 +32,7 @@ MAX_SPEED = 2
 def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHORT_SIDE) -> int:
     """Decode every video below ``videos`` once, cut into shots, to files that :class:`ShotDataset` reads.
 
-    Shots that are in ``cache`` already are left as they are. A video that cannot be read is skipped with
+    A video whose shots are all in ``cache`` already is not read again. A video that cannot be read is skipped with
     a warning that names it.
 
     Returns:
@@ -42,8 +41,9 @@ def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHO
     videos, cache = Path(videos), Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
     for path in sorted(p for p in videos.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
-        stem = "_".join(path.relative_to(videos).with_suffix("").parts)
-        if next(cache.glob(f"{glob.escape(stem)}@*.npy"), None) is not None:
+        stem = "_".join(path.relative_to(videos).parts)
+        whole = cache / f"{stem}.whole"  # says that no shot of this video is missing
+        if whole.exists():
             continue
         try:
             for start, shot in _shots(path, short_side):
@@ -51,6 +51,7 @@ def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHO
                 with partial.open("wb") as file:
                     np.save(file, shot)
                 partial.replace(cache / f"{stem}@{start}.npy")
+            whole.touch()
         except InputError as error:
             warnings.warn(f"skipped {path}: {error}", stacklevel=2)
     return len(list(cache.glob("*.npy")))
@@ -103,6 +104,15 @@ class ShotDataset(Dataset[tuple[Tensor, Tensor]]):
         # A long shot is drawn more often than a short one, but not in proportion: it repeats itself.
         weight = np.sqrt([len(shot) for shot in self.shots])
         self.weight = weight / weight.sum()
+
+    def mean(self) -> tuple[float, float, float]:
+        """Mean red, green and blue of all shots in [0, 1], from a sample of their pixels."""
+        pixels = [
+            shot[::8, ::8, ::8].reshape(-1, 3).mean(0, dtype=np.float64) for shot in self.shots
+        ]
+        lengths = [len(shot) for shot in self.shots]
+        red, green, blue = np.average(pixels, axis=0, weights=lengths).tolist()
+        return round(red / 255, 3), round(green / 255, 3), round(blue / 255, 3)
 
     def __len__(self) -> int:
         return self.length

@@ -6,15 +6,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vinpaint import ops
+from vinpaint.devices import resolve_device
+from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.nn.layers import ConvBNReLU
@@ -42,6 +44,7 @@ class TrainConfig:
         learning_rate: Adam's; the paper's is 1e-3.
         comb_weight: weight of CombCN's loss beside 3DCN's; the paper's is 1.
         precision: ``"bf16"`` is autocast.
+        device: ``"auto"`` is the first CUDA device if there is one, else the CPU.
         seed: of the weights, the samples and the holes.
         workers: processes that make samples.
         save_every: steps between two checkpoints.
@@ -61,6 +64,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     comb_weight: float = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
+    device: str = "auto"
     seed: int = 0
     workers: int = 1
     save_every: int = 200
@@ -94,7 +98,8 @@ def train(
 
     Args:
         config: what to train, on what, for how long.
-        model_config: options of the networks.
+        model_config: options of the networks; ``None``: the paper's, with the mean pixel of the data. A
+            checkpoint that the run starts from brings its own.
         progress: called with steps done and steps in all.
 
     Returns:
@@ -102,22 +107,12 @@ def train(
 
     Raises:
         FileNotFoundError: no data, or no such ``init`` checkpoint.
+        InputError: the checkpoint in ``output`` was made with other options, or no such device.
     """
     torch.manual_seed(config.seed)
+    device = resolve_device(config.device)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    model = VideoInpainter(model_config or InpainterConfig())
-    optimizer = torch.optim.Adam(_parameters(model, config.stage), lr=config.learning_rate)
-    step = 0
-    checkpoint = output / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    elif config.init is not None:
-        model.load_state_dict(torch.load(config.init, weights_only=True)["model"])
-
     dataset = ShotDataset(
         config.data,
         frames=config.frames,
@@ -125,6 +120,21 @@ def train(
         length=config.steps * config.batch,
         seed=config.seed,
     )
+    checkpoint = output / "checkpoint.pt"
+    resumed = _load(checkpoint, device) if checkpoint.exists() else None
+    if resumed is not None:
+        _check_resumable(config, resumed["config"], checkpoint)
+    start = resumed if resumed is not None or config.init is None else _load(config.init, device)
+    if start is not None:
+        model_config = InpainterConfig(**start["model_config"])
+    model = VideoInpainter(model_config or InpainterConfig(mean=dataset.mean())).to(device)
+    if start is not None:
+        model.load_state_dict(start["model"])
+    optimizer = torch.optim.Adam(_parameters(model, config.stage), lr=config.learning_rate)
+    step = 0
+    if resumed is not None:
+        optimizer.load_state_dict(resumed["optimizer"])
+        step = resumed["step"]
     samples = range(step * config.batch, config.steps * config.batch)
     loader = DataLoader(
         dataset, batch_size=config.batch, sampler=samples, num_workers=config.workers
@@ -132,7 +142,8 @@ def train(
     model.train()
     started = time.monotonic()
     with (output / "log.jsonl").open("a") as log:
-        for frames, mask in loader:
+        for batch in loader:
+            frames, mask = (clip.to(device, non_blocking=True) for clip in batch)
             if config.steps - step <= config.freeze_stats_steps:
                 _freeze_statistics(model)
             for group in optimizer.param_groups:
@@ -163,6 +174,33 @@ def train(
     return model
 
 
+MAY_CHANGE = (
+    "data",
+    "output",
+    "steps",
+    "decay_steps",
+    "freeze_stats_steps",
+    "workers",
+    "save_every",
+    "device",
+)
+"""Options that a resumed run may have other values for."""
+
+
+def _load(path: str | Path, device: torch.device) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+    return state
+
+
+def _check_resumable(config: TrainConfig, before: dict[str, Any], checkpoint: Path) -> None:
+    for name, value in asdict(config).items():
+        if name not in MAY_CHANGE and before[name] != value:
+            raise InputError(
+                f"{name}: {checkpoint} was made with {before[name]!r}, got {value!r}; use another "
+                "output folder"
+            )
+
+
 def _parameters(model: VideoInpainter, stage: str) -> list[torch.nn.Parameter]:
     module = model.completion if stage == "completion" else model
     assert module is not None
@@ -191,7 +229,7 @@ def _save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
-        "config": asdict(replace(config, output="")),
+        "config": asdict(config),
         "model_config": asdict(model.config),
     }
     temporary = path.with_suffix(".partial")

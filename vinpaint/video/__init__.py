@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Video in, video out: clips, masks, shots, writers, previews. Knows nothing of networks."""
 
-from vinpaint.video.errors import InputError, InputWarning
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.video.masks import Masks, feather_weights, open_mask
 from vinpaint.video.preview import ContactSheet, side_by_side
 from vinpaint.video.reader import Clip, ClipInfo, Frame, Thumbnail, open_clip

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class AtomicOutput:
         self._kind = kind
         self._overwrite = overwrite
         self._argument = argument
-        final = self.path.resolve()
+        self._final = final = self.path.resolve()  # a link is followed, not replaced
         for source in inputs:
             read = source.resolve()
             if final == read or read in final.parents or final in read.parents:
@@ -96,13 +96,13 @@ class AtomicOutput:
 
     def _rename(self) -> None:
         self._check_free()
-        if self._kind == "folder" and self.path.exists():
+        if self._kind == "folder" and self._final.exists():
             old = self.hidden.with_name(self.hidden.name + ".old")
-            self.path.rename(old)
-            self.hidden.rename(self.path)
+            self._final.rename(old)
+            self.hidden.rename(self._final)
             _remove(old)
         else:
-            self.hidden.replace(self.path)
+            self.hidden.replace(self._final)
 
 
 def _remove(path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import av
 from av.codec.codec import find_best_pix_fmt_of_list
 
+from vinpaint.errors import InputError
 from vinpaint.video.color import bit_depth
-from vinpaint.video.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT_CRF = 16
 """Constant rate factor. 18 is commonly held to look like its source; here the known pixels are
 encoded a second time and should not show it, so a little below that."""
+
+MAX_CRF = 63
 
 _NAMES = {
     "h264": "libx264",
@@ -88,6 +90,8 @@ def choose_encoding(
         )
     if crf is not None and encoder not in _WITH_CRF:
         raise InputError(f"--crf: {codec or encoder} has no rate factor; leave --crf out")
+    if crf is not None and not 0 <= crf <= MAX_CRF:
+        raise InputError(f"--crf: expected 0 (best) to {MAX_CRF} (worst), got {crf:g}")
     options = dict(_OPTIONS.get(encoder, {}))
     if encoder in _WITH_CRF:
         options["crf"] = f"{DEFAULT_CRF if crf is None else crf:g}"

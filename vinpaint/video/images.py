@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

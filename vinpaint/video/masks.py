@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 from vinpaint.video.images import EXTENSIONS, list_pictures, read_picture
 from vinpaint.video.reader import Clip, Thumbnail, open_clip
 
@@ -49,17 +49,14 @@ class MaskUse:
 class Masks(ABC):
     """The holes of a clip.
 
-    After a whole pass of :meth:`pair`, ``any_hole`` says whether there was a hole at all,
-    ``any_known`` whether there was a known pixel, and ``brightest`` the lightest grey value
-    (0 to 255) that the mask's source had, before inversion; for an empty mask it tells why.
+    After a whole pass of :meth:`pair`, ``brightest`` is the lightest grey value (0 to 255) that the
+    mask's source had, before inversion; for an empty mask it tells why.
     """
 
     def __init__(self, use: MaskUse) -> None:
         self._use = use
         self._last: tuple[Hole, Hole] | None = None
         self._last_weights: tuple[Hole, npt.NDArray[np.float32]] | None = None
-        self.any_hole = False
-        self.any_known = False
         self.brightest = 0
 
     def pair(self, frames: Iterable[TimedT]) -> Iterator[tuple[TimedT, Hole]]:
@@ -100,8 +97,6 @@ class Masks(ABC):
             self.brightest = max(self.brightest, int(gray.max()))
             hole = np.where((gray >= 128) != self._use.invert, np.uint8(255), np.uint8(0))
             hole = dilated(hole, self._use.dilate)
-            self.any_hole |= bool(hole.any())
-            self.any_known |= not hole.all()
             self._last = gray, hole
         return self._last[1]
 
@@ -373,12 +368,18 @@ def dilated(hole: Hole, radius: int) -> Hole:
 def feather_weights(hole: Hole, pixels: int) -> npt.NDArray[np.float32]:
     """A ramp from the edge of the hole inwards: 0 outside, 1 from ``pixels`` deep on.
 
-    The frame's own border is no edge. hole: uint8 (H, W). Returns float32 (H, W).
+    A part of the hole that is less deep reaches 1 where it is deepest, so that nothing in it shines
+    through everywhere. The frame's own border is no edge. hole: uint8 (H, W). Returns float32
+    (H, W).
     """
     if hole.all():
         return np.ones(hole.shape, np.float32)
     depth = cv2.distanceTransform(hole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.minimum(depth / (pixels + 1), 1).astype(np.float32)
+    count, parts = cv2.connectedComponents(hole)
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, np.asarray(parts, np.intp), depth)
+    ramp = np.clip(deepest, 1, pixels + 1)[parts]
+    return np.minimum(depth / ramp, 1).astype(np.float32)
 
 
 def _read_gray(path: Path) -> Hole:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from vinpaint.video.errors import InputWarning
+from vinpaint.errors import InputWarning
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -39,18 +39,16 @@ class ContactSheet:
     """A few frames of a clip, evenly spread: the input with its hole beside the output."""
 
     def __init__(self, frame_count: int, rows: int = 8) -> None:
-        """Shows ``rows`` of ``frame_count`` frames, the first and the last among them."""
+        """Shows ``rows`` of the ``frame_count`` frames it is offered, the first and the last among them."""
         last = max(0, frame_count - 1)
         self._wanted = {round(i * last / max(1, rows - 1)) for i in range(rows)}
+        self._offered = 0
         self._rows: list[_Row] = []
-
-    def wants(self, index: int) -> bool:
-        """Whether :meth:`add` would keep frame ``index``."""
-        return index in self._wanted
 
     def add(self, frame: Frame, output: Rgb, mask: Mask) -> None:
         """Offer a frame, its (H, W, 3) output and its (H, W) mask (not 0 in the hole)."""
-        if not self.wants(frame.index):
+        self._offered += 1
+        if self._offered - 1 not in self._wanted:
             return
         label = f"frame {frame.index}    {frame.time:.2f} s"
         left = _small(marked(frame.rgb, mask), _PICTURE)

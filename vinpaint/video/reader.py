@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.video.color import ColorConverter, Rgb, bit_depth, composable_format
-from vinpaint.video.errors import InputError, InputWarning
 from vinpaint.video.images import list_pictures, read_picture
 from vinpaint.video.orientation import Orientation
 

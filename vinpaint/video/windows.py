@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vinpaint.video.errors import InputError
+from vinpaint.errors import InputError
 
 CONTEXT = 48
 """Known pixels kept around a hole, at working size."""
@@ -57,6 +57,8 @@ class Shot:
     start: int
     stop: int
     regions: tuple[Region, ...]
+    all_hole: bool = False
+    """The hole covers every pixel of every frame: nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,15 @@ class Plan:
     Attributes:
         shots: in order, without gaps.
         hole_frames: how many frames have a hole.
-        all_hole: the hole covers every pixel of every frame: nothing is known.
     """
 
     shots: tuple[Shot, ...]
     hole_frames: int
-    all_hole: bool
+
+    @property
+    def all_hole(self) -> bool:
+        """Whether nothing at all is known."""
+        return all(shot.all_hole for shot in self.shots)
 
     @property
     def frames(self) -> int:
@@ -93,19 +98,18 @@ def make_plan(masks: Iterable[NDArray[np.uint8]], frames: int, cuts: Sequence[in
     if frames < 1:
         raise InputError(f"clip: expected at least one frame, got {frames}")
     bounds = sorted({0, *(cut for cut in cuts if 0 < cut < frames), frames})
-    remaining, shots, scanned, hole_frames, all_hole = iter(masks), [], 0, 0, True
+    remaining, shots, scanned, hole_frames = iter(masks), [], 0, 0
     for start, stop in pairwise(bounds):
         scan = _HoleScan()
         for mask in islice(remaining, stop - start):
             scan.add(mask)
             scanned += 1
-        shots.append(Shot(start, stop, scan.regions()))
+        shots.append(Shot(start, stop, scan.regions(), scan.all_hole))
         hole_frames += scan.hole_frames
-        all_hole &= scan.all_hole
     if scanned < frames or next(remaining, None) is not None:
         came = scanned if scanned < frames else f"more than {frames}"
         raise InputError(f"mask: expected one for each of the clip's {frames} frames, got {came}")
-    return Plan(tuple(shots), hole_frames, all_hole)
+    return Plan(tuple(shots), hole_frames)
 
 
 @dataclass

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import av
 import numpy as np
 
+from vinpaint.errors import InputError
 from vinpaint.video.atomic import AtomicOutput
 from vinpaint.video.color import ColorConverter, Rgb
 from vinpaint.video.composite import Mask, blend, composite_native
 from vinpaint.video.encoding import choose_encoding
-from vinpaint.video.errors import InputError
 from vinpaint.video.images import write_png
 from vinpaint.video.passthrough import Passthrough
 from vinpaint.video.reader import Clip, ClipInfo, FolderClip, Frame, VideoClip

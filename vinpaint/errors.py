@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the video layer says when the user's input cannot be used."""
+"""What is said when the user's input cannot be used."""
 
 
 class InputError(ValueError):
