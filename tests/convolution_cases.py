@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,8 @@ CASES = [
     Case("two_columns_stride", stride=(1, 2, 2), clip=(2, 3, 9, 2), channels=(16, 16, 32)),
     Case("one_channel", channels=(1, 1, 1)),
 ]
+BY_NAME = {case.name: case for case in CASES}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 
 @dataclass
@@ -108,3 +111,18 @@ def make_inputs(case: Case, dtype: torch.dtype, *, extras: bool, layout: str = "
         gamma=torch.rand(cout, dtype=accumulate) + 0.5,
         beta=torch.randn(cout, dtype=accumulate),
     )
+
+
+def call_training(function: Callable, inputs: Inputs, case: Case, **options: object):
+    """``conv_bn_relu``, ours or the reference's, on one case."""
+    return _call(function, (inputs.weight, inputs.gamma, inputs.beta), inputs, case, options)
+
+
+def call_inference(function: Callable, inputs: Inputs, case: Case, **options: object):
+    """``conv_bias_relu``, ours or the reference's, on one case; beta is the bias."""
+    return _call(function, (inputs.weight, inputs.beta), inputs, case, options)
+
+
+def _call(function: Callable, parameters: tuple, inputs: Inputs, case: Case, options: dict):
+    extras = {"skip": inputs.skip, "residual": inputs.residual}
+    return function(inputs.x, *parameters, **extras, **case.options, **options)

@@ -3,25 +3,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from convolution_cases import CASES, Case, make_inputs
+from convolution_cases import BY_NAME, CASES, DTYPES, Case, make_inputs
+from convolution_cases import call_inference as call
 from tolerances import assert_close
 
 from vinpaint import ops, reference
-
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-BY_NAME = {case.name: case for case in CASES}
-
-
-def call(function, inputs, case, **options):
-    return function(
-        inputs.x,
-        inputs.weight,
-        inputs.beta,
-        skip=inputs.skip,
-        residual=inputs.residual,
-        **case.options,
-        **options,
-    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

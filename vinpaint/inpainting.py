@@ -228,10 +228,11 @@ class Inpainter:
 def _composite(image: Image, mask: Mask, patch: NDArray[np.float32]) -> None:
     """Write ``patch`` (in [0, 1]) into ``image`` inside the hole, rounded once; nothing else changes."""
     hole = mask != 0
-    if not np.isfinite(patch[hole]).all():
+    fill = patch[hole]
+    if not np.isfinite(fill).all():
         raise ArithmeticError("the networks gave values that are no numbers; try precision fp32")
     peak = np.iinfo(image.dtype).max
-    image[hole] = np.rint(np.clip(patch[hole], 0, 1) * peak).astype(image.dtype)
+    image[hole] = np.rint(np.clip(fill, 0, 1) * peak).astype(image.dtype)
 
 
 def _clip_array(name: str, value: NDArray[Any] | Tensor) -> NDArray[Any]:

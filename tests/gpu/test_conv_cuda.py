@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from convolution_cases import CASES, make_inputs
+from convolution_cases import CASES, Inputs, call_inference, call_training, make_inputs
 from tolerances import assert_close
 
 from vinpaint import ops, reference
@@ -13,47 +13,29 @@ from vinpaint import ops, reference
 pytestmark = pytest.mark.needs_cuda
 
 
-def _on_device(inputs, case):
-    tensors = {k: None if t is None else t.detach().cuda() for k, t in inputs.tensors().items()}
-    common = {"skip": tensors["skip"], "residual": tensors["residual"], **case.options}
-    return tensors, common
+def _on_device(inputs):
+    return Inputs(
+        **{k: None if t is None else t.detach().cuda() for k, t in inputs.tensors().items()}
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inference_matches_reference(case, dtype):
     inputs = make_inputs(case, dtype, extras=True)
-    tensors, common = _on_device(inputs, case)
-    wide = inputs.double()
-    expected = reference.conv_bias_relu(
-        wide.x, wide.weight, wide.beta, skip=wide.skip, residual=wide.residual, **case.options
-    )
+    expected = call_inference(reference.conv_bias_relu, inputs.double(), case)
     with torch.backends.cudnn.flags(allow_tf32=False):
-        out = ops.conv_bias_relu(tensors["x"], tensors["weight"], tensors["beta"], **common)
+        out = call_inference(ops.conv_bias_relu, _on_device(inputs), case)
     assert_close(out.cpu(), expected, dtype)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name != "one_pixel"], ids=str)
 def test_training_matches_reference(case):
     inputs = make_inputs(case, torch.float32, extras=True)
-    tensors, _ = _on_device(inputs, case)
-    wide = inputs.double().require_grad()
-    for tensor in tensors.values():
-        tensor.requires_grad_()
-    common = {"skip": tensors["skip"], "residual": tensors["residual"], **case.options}
+    ours, wide = _on_device(inputs).require_grad(), inputs.double().require_grad()
     with torch.backends.cudnn.flags(allow_tf32=False):
-        out, mean, var = ops.conv_bn_relu(
-            tensors["x"], tensors["weight"], tensors["gamma"], tensors["beta"], **common
-        )
-        expected, wide_mean, wide_var = reference.conv_bn_relu(
-            wide.x,
-            wide.weight,
-            wide.gamma,
-            wide.beta,
-            skip=wide.skip,
-            residual=wide.residual,
-            **case.options,
-        )
+        out, mean, var = call_training(ops.conv_bn_relu, ours, case)
+        expected, wide_mean, wide_var = call_training(reference.conv_bn_relu, wide, case)
         assert_close(out.detach().cpu(), expected.detach(), torch.float32)
         assert_close(mean.cpu(), wide_mean, torch.float32)
         assert_close(var.cpu(), wide_var, torch.float32)
@@ -63,5 +45,5 @@ def test_training_matches_reference(case):
         out.backward(grad.cuda())
         expected.backward(grad.double())
     for name, tensor in wide.tensors().items():
-        error = (tensors[name].grad.cpu().double() - tensor.grad).norm()
+        error = (ours.tensors()[name].grad.cpu().double() - tensor.grad).norm()
         assert error < 1e-3 * tensor.grad.norm().clamp(min=1e-3), name
