@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "storage.h"
+
 namespace vinpaint {
 
 // Where an element of a (N, C, F, H, W) tensor lies; all in elements.
@@ -35,8 +37,6 @@ struct MaskedL1 {
 };
 
 #ifdef VINPAINT_WITH_CUDA
-
-enum class Storage { kFloat, kHalf, kBFloat16 };
 
 // Pixels whose sum one block takes. Fixed, so that the order of every sum is.
 constexpr int64_t kMaskedL1ChunkPixels = 2048;

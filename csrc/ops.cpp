@@ -3,9 +3,9 @@
 // themselves in cpu/ and cuda/; fakes and gradients stand beside the Python functions in ops.py.
 // Clips are (N, C, F, H, W). Sizes, padding and layout are described in convolution.h.
 
-#include <torch/csrc/stable/library.h>
+#include "tensor.h"
 
-STABLE_TORCH_LIBRARY(vinpaint, m) {
+VINPAINT_LIBRARY(m) {
   // Convolution of x ++ skip, batch norm with this batch's statistics, ReLU, plus residual. `pre`
   // is the convolution's own output: the one large tensor that the backward needs.
   m.def(

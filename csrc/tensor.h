@@ -16,6 +16,16 @@
 #include <tuple>
 #include <vector>
 
+// Registers operators for a dispatch key. The emulator's library holds the CUDA operators under a
+// name of its own, for CPU tensors.
+#ifdef VINPAINT_EMULATOR
+#define VINPAINT_LIBRARY(m) STABLE_TORCH_LIBRARY(vinpaint_emulated, m)
+#define VINPAINT_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(vinpaint_emulated, CPU, m)
+#else
+#define VINPAINT_LIBRARY(m) STABLE_TORCH_LIBRARY(vinpaint, m)
+#define VINPAINT_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(vinpaint, CUDA, m)
+#endif
+
 namespace vinpaint {
 
 using torch::headeronly::ScalarType;

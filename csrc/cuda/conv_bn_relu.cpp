@@ -77,7 +77,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward_cuda(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vinpaint, CUDA, m) {
+VINPAINT_CUDA_OPERATORS(m) {
   m.impl("conv_bn_relu", TORCH_BOX(&conv_bn_relu_cuda));
   m.impl("_conv_bn_relu_backward", TORCH_BOX(&conv_bn_relu_backward_cuda));
 }

@@ -62,7 +62,7 @@ Tensor masked_l1_backward_cuda(const Tensor& grad, const Tensor& pred, const Ten
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vinpaint, CUDA, m) {
+VINPAINT_CUDA_OPERATORS(m) {
   m.impl("masked_l1", TORCH_BOX(&masked_l1_cuda));
   m.impl("_masked_l1_backward", TORCH_BOX(&masked_l1_backward_cuda));
 }

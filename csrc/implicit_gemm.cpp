@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "implicit_gemm.h"
+
+#include <algorithm>
+
+namespace vinpaint {
+
+namespace {
+
+// Of patches along one axis, summed over phases: how many there are, and how many (patch, tap)
+// pairs touch the input.
+struct Coverage {
+  int64_t patches, live;
+};
+
+Coverage coverage(const Axis& a, int log2) {
+  const int size = 1 << log2, count = (a.positions() + size - 1) >> log2;
+  Coverage c{int64_t{count} * a.phases, 0};
+  for (int phase = 0; phase < a.phases; ++phase)
+    for (int patch = 0; patch < count; ++patch) {
+      const int first = patch * size, last = std::min(first + size, a.positions()) - 1;
+      for (int j = 0; j < a.taps[phase].count; ++j) {
+        const int offset = a.taps[phase].first + j * a.taps[phase].step;
+        c.live += a.in_step * last + offset >= 0 && a.in_step * first + offset < a.in;
+      }
+    }
+  return c;
+}
+
+}  // namespace
+
+Axis convolution_axis(int in, int out, int kernel, int stride, int dilation, int padding) {
+  return {in, out, kernel, stride, 1, {{kernel, -padding, dilation, 0, 1}, {}}};
+}
+
+Axis transposed_axis(int in, int out, int kernel, int stride, int dilation, int padding) {
+  Axis a{in, out, kernel, 1, stride, {}};
+  // Output o = stride p + phase takes from input i = (o + padding - dilation k) / stride, for the
+  // taps k for which that is whole; with stride 1 or 2 these are every tap, every second one, or
+  // none.
+  for (int phase = 0; phase < stride; ++phase) {
+    AxisTaps& t = a.taps[phase];
+    const auto whole = [&](int k) { return (phase + padding - dilation * k) % stride == 0; };
+    t.kernel_step = dilation % stride == 0 ? 1 : stride;
+    t.kernel_first = 0;
+    while (t.kernel_first < t.kernel_step && !whole(t.kernel_first)) ++t.kernel_first;
+    if (t.kernel_first == t.kernel_step || t.kernel_first >= kernel) {
+      t = {0, 0, 0, 0, 1};
+      continue;
+    }
+    t.count = (kernel - t.kernel_first + t.kernel_step - 1) / t.kernel_step;
+    t.first = (phase + padding - dilation * t.kernel_first) / stride;
+    t.step = -dilation * t.kernel_step / stride;
+  }
+  return a;
+}
+
+void choose_patch(ImplicitGemm* g) {
+  int64_t best = -1;
+  for (int f = 0; f <= kPatchLog2; ++f)
+    for (int h = 0; f + h <= kPatchLog2; ++h) {
+      const int w = kPatchLog2 - f - h;
+      const Coverage cf = coverage(g->axes[0], f), ch = coverage(g->axes[1], h),
+                     cw = coverage(g->axes[2], w);
+      // A block costs its live taps, and about a tap more to begin and to end.
+      const int64_t cost = cf.live * ch.live * cw.live + cf.patches * ch.patches * cw.patches;
+      // Among equals the squarest: its halo is the smallest.
+      const int64_t key = cost * 64 + (f > w ? f - w : 0) * 8 + (h > w ? h - w : w - h);
+      if (best >= 0 && key >= best) continue;
+      best = key;
+      g->patch_log2[0] = f;
+      g->patch_log2[1] = h;
+      g->patch_log2[2] = w;
+    }
+}
+
+}  // namespace vinpaint
