@@ -76,10 +76,8 @@ template <class Load, class Use>
 __device__ inline void for_rows(int64_t begin, int64_t end, int64_t step, const Load& load,
                                 const Use& use) {
   for (int64_t row = begin; row < end; row += step * kUnroll) {
-#pragma unroll
     for (int i = 0; i < kUnroll; ++i)
       if (row + i * step < end) load(i, row + i * step);
-#pragma unroll
     for (int i = 0; i < kUnroll; ++i)
       if (row + i * step < end) use(i, row + i * step);
   }

@@ -14,7 +14,7 @@ constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 template <class T, int V>
 struct Vector {
   static_assert(V == kVector<T>);
-  alignas(16) uint32_t words[4];
+  alignas(16) uint32_t words[4] = {};
 
   __device__ float operator[](int i) const {
     if constexpr (sizeof(T) == 4)
@@ -26,7 +26,7 @@ struct Vector {
 
 template <class T>
 struct Vector<T, 1> {
-  T value;
+  T value = {};
 
   __device__ float operator[](int) const { return widen(value); }
 };
