@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every operator of this library: its schema and one comment each. Implementations register
 // themselves in cpu/ and cuda/; fakes and gradients stand beside the Python functions in ops.py.
-// Clips are (N, C, F, H, W). allow_tf32 says whether a GPU may round float32 factors to TF32. Sizes, padding and layout are described in convolution.h.
+// Clips are (N, C, F, H, W). allow_tf32 says whether a GPU may round float32 factors to TF32.
+// Sizes, padding and layout are described in convolution.h.
 
 #include "tensor.h"
 
@@ -28,7 +29,8 @@ VINPAINT_LIBRARY(m) {
   m.def(
       "_conv_bias_relu_backward(Tensor grad_out, Tensor x, Tensor? skip, Tensor weight, "
       "Tensor out, int[] stride, int[] dilation, bool transposed, bool relu, bool allow_tf32, "
-      "bool need_input, bool has_bias) -> (Tensor grad_x, Tensor grad_skip, Tensor grad_weight, Tensor grad_bias)");
+      "bool need_input, bool has_bias) -> (Tensor grad_x, Tensor grad_skip, Tensor grad_weight, "
+      "Tensor grad_bias)");
 
   // Mean absolute difference inside the hole, averaged over clips or frames; `scale` (N, F) is the
   // weight of each frame's absolute differences in the loss.

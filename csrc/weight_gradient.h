@@ -64,8 +64,7 @@ void plan_weight_gradient(WeightGradient* g, int multiprocessors = 132,
 // the same bits. `stream` is a cudaStream_t. Returns null, or what is to be said against the
 // launch.
 const char* launch_weight_gradient(const WeightGradient& g, Storage storage, const void* rows,
-                                   const void* gathered, float* workspace, void* out,
-                                   void* stream);
+                                   const void* gathered, float* workspace, void* out, void* stream);
 
 #endif  // VINPAINT_WITH_CUDA
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "../batch_norm.h"
 #include "convolve.h"
 #include "stream.h"
 
@@ -45,10 +44,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
     const Tensor workspace =
         empty_like(x, {has_bias ? relu_backward_workspace(n) : 0}, ScalarType::Float);
     launch(x, [&](void* stream) {
-      return launch_relu_backward(
-          n, storage_of(x.scalar_type()), dense_grad.const_data_ptr(), dense_out.const_data_ptr(),
-          relu, pointer<float>(workspace), relu ? grad.mutable_data_ptr() : nullptr,
-          has_bias ? pointer<float>(grad_bias) : nullptr, stream);
+      return launch_relu_backward(n, storage_of(x.scalar_type()), const_pointer<void>(dense_grad),
+                                  const_pointer<void>(dense_out), relu, pointer<float>(workspace),
+                                  relu ? pointer<void>(grad) : nullptr,
+                                  has_bias ? pointer<float>(grad_bias) : nullptr, stream);
     });
   }
   const ConvolutionGradients g = convolution_gradients(c, grad, need_input, allow_tf32);

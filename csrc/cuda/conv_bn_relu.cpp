@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "../batch_norm.h"
 #include "convolve.h"
 #include "stream.h"
 
@@ -21,18 +20,13 @@ struct Coefficients {
   static Tensor floats(const Tensor& t) {
     return torch::stable::contiguous(cast(t, ScalarType::Float));
   }
-  const float* values(int i) const {
-    return static_cast<const float*>(tensors[i].const_data_ptr());
-  }
+  const float* values(int i) const { return const_pointer<float>(tensors[i]); }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(const Tensor& x, const OptionalTensor& skip,
-                                                        const Tensor& weight, const Tensor& gamma,
-                                                        const Tensor& beta,
-                                                        const OptionalTensor& residual,
-                                                        const Ints& stride, const Ints& dilation,
-                                                        bool transposed, double eps,
-                                                        bool allow_tf32) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
+    const Tensor& x, const OptionalTensor& skip, const Tensor& weight, const Tensor& gamma,
+    const Tensor& beta, const OptionalTensor& residual, const Ints& stride, const Ints& dilation,
+    bool transposed, double eps, bool allow_tf32) {
   constexpr const char* op = "conv_bn_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
@@ -53,8 +47,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(const Tensor& x, const O
   const OptionalTensor dense_residual = channels_last(residual);
   launch(x, [&](void* stream) {
     return launch_normalise_relu(rows_of(c.out_sizes), storage_of(x.scalar_type()),
-                                 pre.out.const_data_ptr(), k.norm, const_pointer(dense_residual),
-                                 out.mutable_data_ptr(), stream);
+                                 const_pointer<void>(pre.out), k.norm,
+                                 const_pointer<void>(dense_residual), pointer<void>(out), stream);
   });
   return {out, pre.out, pre.mean, pre.var};
 }
@@ -74,9 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
   check_like_output(op, "pre", pre, c);
   check_on_gpu(op, c);
 
-  const auto per_channel = [&] {
-    return empty_like(x, {c.out_channels()}, ScalarType::Float);
-  };
+  const auto per_channel = [&] { return empty_like(x, {c.out_channels()}, ScalarType::Float); };
   Tensor grad_gamma = per_channel(), grad_beta = per_channel();
   if (c.empty()) {
     const ConvolutionGradients g = empty_gradients(c, need_input);
@@ -94,12 +86,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
                                 pointer<float>(offset), pointer<float>(slope)};
   launch(x, [&](void* stream) {
     const char* const error = launch_normalise_relu_sums(
-        n, storage, dense_grad.const_data_ptr(), dense_pre.const_data_ptr(), k.norm,
+        n, storage, const_pointer<void>(dense_grad), const_pointer<void>(dense_pre), k.norm,
         pointer<float>(workspace), sums, stream);
     if (error != nullptr) return error;
-    return launch_normalise_relu_backward(n, storage, dense_grad.const_data_ptr(),
-                                          dense_pre.const_data_ptr(), k.norm, sums,
-                                          grad_pre.mutable_data_ptr(), stream);
+    return launch_normalise_relu_backward(n, storage, const_pointer<void>(dense_grad),
+                                          const_pointer<void>(dense_pre), k.norm, sums,
+                                          pointer<void>(grad_pre), stream);
   });
   const ConvolutionGradients g = convolution_gradients(c, grad_pre, need_input, allow_tf32);
   return {g.x, g.skip, g.weight, grad_gamma, grad_beta};

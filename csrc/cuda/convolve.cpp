@@ -10,26 +10,15 @@ namespace vinpaint::cuda {
 
 namespace {
 
-template <class T>
-T* pointer(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
-const void* const_pointer(const Tensor& t) { return t.const_data_ptr(); }
-
-const void* const_pointer(const OptionalTensor& t) { return t ? t->const_data_ptr() : nullptr; }
-
 int as_int(int64_t value) { return static_cast<int>(value); }
-
-Rows rows_of(const Ints& sizes) { return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]}; }
 
 // (A, B, kF, kH, kW) as (B, A, kF, kH, kW).
 Tensor exchanged(const Tensor& weight) { return torch::stable::transpose(weight, 0, 1); }
 
-// The product behind the convolution itself (`adjoint` false) or behind its input gradient, for inputs of
-// these channels.
-ImplicitGemm make_gemm(const Convolution& c, bool adjoint, int64_t x_channels, int64_t skip_channels,
-                       int64_t out_channels, bool allow_tf32) {
+// The product behind the convolution itself (`adjoint` false) or behind its input gradient, for
+// inputs of these channels.
+ImplicitGemm make_gemm(const Convolution& c, bool adjoint, int64_t x_channels,
+                       int64_t skip_channels, int64_t out_channels, bool allow_tf32) {
   ImplicitGemm g{};
   g.batch = as_int(c.x.size(0));
   int64_t taps = 1;
@@ -55,8 +44,8 @@ ImplicitGemm forward_gemm(const Convolution& c, bool allow_tf32) {
   return make_gemm(c, false, c.x_channels(), c.skip_channels(), c.out_channels(), allow_tf32);
 }
 
-// The weight as the products want it, (output channels, taps, input channels) in memory. A weight that
-// already lies so, as the layers keep theirs, is not copied.
+// The weight as the products want it, (output channels, taps, input channels) in memory. A weight
+// that already lies so, as the layers keep theirs, is not copied.
 Tensor weight_of_product(const Tensor& weight, bool inputs_first) {
   return channels_last(inputs_first ? exchanged(weight) : weight);
 }
@@ -65,8 +54,8 @@ void launch_product(const Tensor& out, const ImplicitGemm& g, const Tensor& x,
                     const OptionalTensor& skip, const void* weight, const Epilogue& epilogue) {
   const Storage storage = storage_of(x.scalar_type());
   launch(out, [&](void* stream) {
-    return launch_implicit_gemm(g, storage, const_pointer(x), const_pointer(skip), weight, epilogue,
-                                out.mutable_data_ptr(), stream);
+    return launch_implicit_gemm(g, storage, const_pointer<void>(x), const_pointer<void>(skip),
+                                weight, epilogue, pointer<void>(out), stream);
   });
 }
 
@@ -76,13 +65,14 @@ Tensor input_gradient(const Convolution& c, const Tensor& grad, const Tensor& we
   const Ints sizes = sizes_of(input);
   Tensor out = empty_channels_last(input, sizes, input.scalar_type());
   const ImplicitGemm g = make_gemm(c, true, c.out_channels(), 0, sizes[1], allow_tf32);
-  const auto* rows = static_cast<const char*>(weight.const_data_ptr()) +
+  const auto* rows = const_pointer<char>(weight) +
                      first * g.weight_row * static_cast<int64_t>(weight.element_size());
   launch_product(out, g, grad, std::nullopt, rows, Epilogue{});
   return out;
 }
 
-// Writes the gradient of the part of the weight that reads `input`, whose channels begin at `first`.
+// Writes the gradient of the part of the weight that reads `input`, whose channels begin at
+// `first`.
 void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& input, int64_t first,
                      const Tensor& out, bool allow_tf32) {
   const Tensor& rows = c.transposed ? input : grad;
@@ -90,8 +80,8 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   WeightGradient g{};
   g.batch = as_int(input.size(0));
   for (int i = 0; i < 3; ++i)
-    g.axes[i] = {as_int(rows.size(2 + i)),  as_int(gathered.size(2 + i)), as_int(c.kernel[i]),
-                 as_int(c.stride[i]),       -as_int(c.padding[i]),        as_int(c.dilation[i])};
+    g.axes[i] = {as_int(rows.size(2 + i)), as_int(gathered.size(2 + i)), as_int(c.kernel[i]),
+                 as_int(c.stride[i]),      -as_int(c.padding[i]),        as_int(c.dilation[i])};
   g.row_channels = as_int(rows.size(1));
   g.col_channels = as_int(gathered.size(1));
   g.out_col = 1;
@@ -101,11 +91,11 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   plan_weight_gradient(&g);
   const Tensor workspace = empty_like(out, {g.workspace()}, ScalarType::Float);
   const int64_t offset = first * (c.transposed ? g.out_row : g.out_col);
-  auto* const to = static_cast<char*>(out.mutable_data_ptr()) +
-                   offset * static_cast<int64_t>(out.element_size());
+  auto* const to = pointer<char>(out) + offset * static_cast<int64_t>(out.element_size());
   launch(out, [&](void* stream) {
-    return launch_weight_gradient(g, storage_of(out.scalar_type()), const_pointer(rows),
-                                  const_pointer(gathered), pointer<float>(workspace), to, stream);
+    return launch_weight_gradient(g, storage_of(out.scalar_type()), const_pointer<void>(rows),
+                                  const_pointer<void>(gathered), pointer<float>(workspace), to,
+                                  stream);
   });
 }
 
@@ -133,14 +123,13 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
   g.relu = relu;
   const Tensor x = channels_last(c.x), weight = weight_of_product(c.weight, c.transposed);
   const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
-  const OptionalTensor wide_bias =
-      bias ? OptionalTensor(torch::stable::contiguous(cast(*bias, ScalarType::Float)))
-           : std::nullopt;
+  OptionalTensor wide_bias;
+  if (bias) wide_bias = torch::stable::contiguous(cast(*bias, ScalarType::Float));
   Tensor out = empty_channels_last(x, c.out_sizes, x.scalar_type());
   Epilogue epilogue{};
-  epilogue.bias = static_cast<const float*>(const_pointer(wide_bias));
-  epilogue.residual = const_pointer(dense_residual);
-  launch_product(out, g, x, skip, const_pointer(weight), epilogue);
+  epilogue.bias = const_pointer<float>(wide_bias);
+  epilogue.residual = const_pointer<void>(dense_residual);
+  launch_product(out, g, x, skip, const_pointer<void>(weight), epilogue);
   return out;
 }
 
@@ -160,7 +149,7 @@ WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
   epilogue.counts = partial.counts;
   epilogue.means = partial.means;
   epilogue.deviations = partial.deviations;
-  launch_product(result.out, g, x, skip, const_pointer(weight), epilogue);
+  launch_product(result.out, g, x, skip, const_pointer<void>(weight), epilogue);
   const Tensor workspace = floats({merge_statistics_workspace(blocks, channels)});
   launch(x, [&](void* stream) {
     return launch_merge_statistics(partial, channels, pointer<float>(workspace),
@@ -173,16 +162,15 @@ ConvolutionGradients convolution_gradients(const Convolution& c, const Tensor& g
                                            bool need_input, bool allow_tf32) {
   const Tensor dense_grad = channels_last(grad), x = channels_last(c.x);
   const OptionalTensor skip = channels_last(c.skip);
-  ConvolutionGradients result{nothing(c.x), nothing(c.x),
-                              empty_channels_last(c.weight, sizes_of(c.weight),
-                                                  c.weight.scalar_type())};
+  ConvolutionGradients result{
+      nothing(c.x), nothing(c.x),
+      empty_channels_last(c.weight, sizes_of(c.weight), c.weight.scalar_type())};
   weight_gradient(c, dense_grad, x, 0, result.weight, allow_tf32);
   if (skip) weight_gradient(c, dense_grad, *skip, c.x_channels(), result.weight, allow_tf32);
   if (!need_input) return result;
   const Tensor weight = weight_of_product(c.weight, !c.transposed);
   result.x = input_gradient(c, dense_grad, weight, x, 0, allow_tf32);
-  if (skip)
-    result.skip = input_gradient(c, dense_grad, weight, *skip, c.x_channels(), allow_tf32);
+  if (skip) result.skip = input_gradient(c, dense_grad, weight, *skip, c.x_channels(), allow_tf32);
   return result;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which algorithm computes a product of convolution on which GPU. The choice is measured, not guessed:
-// tuning_table.inc is written by `python -m vinpaint.tuning` on the GPU in question.
+// Which algorithm computes a product of convolution on which GPU. The choice is measured, not
+// guessed: tuning_table.inc is written by `python -m vinpaint.tuning` on the GPU in question.
 #pragma once
 
 #include <cstdint>
