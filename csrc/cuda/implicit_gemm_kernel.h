@@ -108,44 +108,46 @@ __device__ inline void row_position(const ImplicitGemm& g, const Place& p, int r
   position[2] = p.position[2] + (row & ((1 << w) - 1));
 }
 
-// Where the sum stands: a tap, an input, and a first channel of it.
-struct Step {
-  int tap[3];   // counted among the live ones
-  int channel;  // first of this step's
-  bool skip;    // of the second input
-};
-
 // Reads tiles of the inputs and the weight into shared memory. One thread owns chunk `chunk_` of
-// every kRowsPerPass-th row.
+// every kRowsPerPass-th row. What depends on the tap is worked out when the tap changes; a step
+// moves pointers.
 template <class T, class Tile>
 class Loader {
  public:
   static constexpr int kRowsOfThread = kRows / kRowsPerPass;
+  static constexpr int kColumnsOfThread = (Tile::columns + kRowsPerPass - 1) / kRowsPerPass;
   static constexpr int kStepChannels = kRowBytes / static_cast<int>(sizeof(T));
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
+  // Rows a pass apart are swizzled alike.
+  static_assert(kRowsPerPass % (2 * kRowChunks) == 0, "swizzled() looks at the row's lower bits");
+  static constexpr int kPassBytes = kRowsPerPass * kRowBytes;
 
   __device__ Loader(const ImplicitGemm& g, const Place& p, const T* x, const T* skip,
                     const T* weight)
-      : g_(g), p_(p), x_(x), skip_(skip), weight_(weight) {
+      : g_(g), p_(p), x_(x), skip_(skip) {
+    const int row = thread_index() / kRowChunks;
     chunk_ = thread_index() % kRowChunks;
-    row_ = thread_index() / kRowChunks;
+    offset_ = swizzled(row, chunk_);
 #pragma unroll
     for (int i = 0; i < kRowsOfThread; ++i) {
       int position[3];
-      row_position(g, p, row_ + i * kRowsPerPass, position);
+      row_position(g, p, row + i * kRowsPerPass, position);
       bool inside = true;
 #pragma unroll
       for (int axis = 0; axis < 3; ++axis) {
         inside = inside && position[axis] < g.axes[axis].positions();
         at_[i][axis] = position[axis] * g.axes[axis].in_step;
       }
-      pixel_[i] = (at_[i][0] * g.axes[1].in + at_[i][1]) * g.axes[2].in + at_[i][2];
       if (!inside) at_[i][2] = kOutside;
     }
-    const int64_t first =
-        static_cast<int64_t>(p.batch) * g.axes[0].in * g.axes[1].in * g.axes[2].in;
-    x_ += first * g.x_channels;
-    skip_ += first * g.skip_channels;
+    columns_ = 0;
+#pragma unroll
+    for (int i = 0; i < kColumnsOfThread; ++i)
+      if (row + i * kRowsPerPass < Tile::columns &&
+          p.columns_first + row + i * kRowsPerPass < g.out_channels)
+        columns_ |= 1u << i;
+    column_ = weight + (p.columns_first + row) * g.weight_row + chunk_ * kChunk;
+    enter();
   }
 
   __device__ static int steps(const ImplicitGemm& g, const Place& p) {
@@ -155,38 +157,22 @@ class Loader {
 
   // Starts the copies of the next step into a stage.
   __device__ void load(char* rows, char* columns) {
-    const int channels = s_.skip ? g_.skip_channels : g_.x_channels;
-    const T* const input = s_.skip ? skip_ : x_;
-    const int channel = s_.channel + chunk_ * kChunk;
-    int offset[3];
-    int64_t tap = 0;
-#pragma unroll
-    for (int axis = 0; axis < 3; ++axis) {
-      const LiveTaps& t = p_.taps[axis];
-      offset[axis] = t.first + s_.tap[axis] * t.step;
-      tap = tap * g_.axes[axis].kernel + t.kernel_first + s_.tap[axis] * t.kernel_step;
-    }
-    const int shift = (offset[0] * g_.axes[1].in + offset[1]) * g_.axes[2].in + offset[2];
+    if (left_ <= 0) next();
+    const bool inside = left_ > chunk_ * kChunk;
 #pragma unroll
     for (int i = 0; i < kRowsOfThread; ++i) {
-      bool valid = channel < channels;
-#pragma unroll
-      for (int axis = 0; axis < 3; ++axis)
-        valid = valid && static_cast<unsigned>(at_[i][axis] + offset[axis]) <
-                             static_cast<unsigned>(g_.axes[axis].in);
-      const T* const from =
-          valid ? input + static_cast<int64_t>(pixel_[i] + shift) * channels + channel : input;
-      copy_async<kChunkBytes>(rows + swizzled(row_ + i * kRowsPerPass, chunk_), from, valid);
+      copy_async<kChunkBytes>(rows + offset_ + i * kPassBytes, from_[i],
+                              inside && (valid_ >> i & 1) != 0);
+      from_[i] += kStepChannels;
     }
-    const T* const taps = weight_ + tap * g_.weight_tap + (s_.skip ? g_.x_channels : 0) + channel;
 #pragma unroll
-    for (int row = row_; row < Tile::columns; row += kRowsPerPass) {
-      const int column = p_.columns_first + row;
-      const bool valid = channel < channels && column < g_.out_channels;
-      copy_async<kChunkBytes>(columns + swizzled(row, chunk_),
-                              valid ? taps + column * g_.weight_row : weight_, valid);
-    }
-    advance();
+    for (int i = 0; i < kColumnsOfThread; ++i)
+      if ((i + 1) * kRowsPerPass <= Tile::columns || offset_ < Tile::columns * kRowBytes)
+        copy_async<kChunkBytes>(columns + offset_ + i * kPassBytes,
+                                weight_ + i * kRowsPerPass * g_.weight_row,
+                                inside && (columns_ >> i & 1) != 0);
+    weight_ += kStepChannels;
+    left_ -= kStepChannels;
   }
 
  private:
@@ -196,26 +182,65 @@ class Loader {
     return (channels + kStepChannels - 1) / kStepChannels;
   }
 
-  __device__ void advance() {
-    s_.channel += kStepChannels;
-    if (s_.channel < (s_.skip ? g_.skip_channels : g_.x_channels)) return;
-    s_.channel = 0;
-    s_.skip = !s_.skip && g_.skip_channels > 0;
-    if (s_.skip) return;
+  // Goes to the other input, or to the next tap.
+  __device__ void next() {
+    const bool was_skip = skipping_;
+    skipping_ = !was_skip && g_.skip_channels > 0;
+    if (!skipping_) {
 #pragma unroll
-    for (int axis = 2; axis >= 0; --axis) {
-      if (++s_.tap[axis] < p_.taps[axis].count) return;
-      s_.tap[axis] = 0;
+      for (int axis = 2; axis >= 0; --axis) {
+        if (++tap_[axis] < p_.taps[axis].count) break;
+        tap_[axis] = 0;
+      }
+    }
+    enter();
+  }
+
+  // Points at the first channels of this tap and input.
+  __device__ void enter() {
+    left_ = skipping_ ? g_.skip_channels : g_.x_channels;
+    const T* const input = (skipping_ ? skip_ : x_) + chunk_ * kChunk;
+    int offset[3];
+    int64_t tap = 0;
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis) {
+      const LiveTaps& t = p_.taps[axis];
+      offset[axis] = t.first + tap_[axis] * t.step;
+      tap = tap * g_.axes[axis].kernel + t.kernel_first + tap_[axis] * t.kernel_step;
+    }
+    weight_ = column_ + tap * g_.weight_tap + (skipping_ ? g_.x_channels : 0);
+    valid_ = 0;
+#pragma unroll
+    for (int i = 0; i < kRowsOfThread; ++i) {
+      bool valid = true;
+      int64_t pixel = p_.batch;
+#pragma unroll
+      for (int axis = 0; axis < 3; ++axis) {
+        const int at = at_[i][axis] + offset[axis], size = g_.axes[axis].in;
+        valid = valid && static_cast<unsigned>(at) < static_cast<unsigned>(size);
+        pixel = pixel * size + at;
+      }
+      from_[i] = valid ? input + pixel * left_ : input;
+      if (valid) valid_ |= 1u << i;
     }
   }
 
   const ImplicitGemm& g_;
   const Place& p_;
-  const T *x_, *skip_, *weight_;
-  int chunk_, row_;
+  const T *x_, *skip_;
+  const T* column_;           // the thread's first column in the weight
+  int chunk_;                 // of a row, the thread's part
+  int offset_;                // of it in a tile
   int at_[kRowsOfThread][3];  // input pixel of each row, before the tap's offset
-  int pixel_[kRowsOfThread];  // its number in the clip
-  Step s_{};
+  unsigned columns_;          // bit i: column i exists
+
+  // Where the sum stands.
+  int tap_[3] = {};        // counted among the live ones
+  bool skipping_ = false;  // in the second input
+  int left_;               // channels of this tap and input that are still to come
+  unsigned valid_;         // bit i: row i is inside the input under this tap
+  const T* from_[kRowsOfThread];
+  const T* weight_;
 };
 
 // The same for inputs whose channels are not a multiple of a chunk, the frames themselves above
@@ -627,20 +652,27 @@ __global__ __launch_bounds__(
   sync_threads();
   Source source(g, p, x, skip, weight);
   Product<T, Tile, Exact> product;
-  const auto stage = [&](int step) { return shared + step % Tile::stages * Tile::stage_bytes; };
-  const auto load = [&](int step) { source.load(stage(step), stage(step) + kRows * kRowBytes); };
-
+  constexpr int ahead = Tile::stages - 1;  // stages that are loaded before they are needed
+  const auto load = [&](int stage) {
+    char* const tile = shared + stage * Tile::stage_bytes;
+    source.load(tile, tile + kRows * kRowBytes);
+  };
   const int steps = Source::steps(g, p);
-  for (int step = 0; step < Tile::stages - 1; ++step) {
+#pragma unroll
+  for (int step = 0; step < ahead; ++step) {
     if (step < steps) load(step);
     commit_copies();
   }
+  int stage = 0, loading = ahead;
   for (int step = 0; step < steps; ++step) {
-    await_copies<Tile::stages - 2>();
+    await_copies<ahead - 1>();
     sync_threads();  // the copies of all threads are here, and nobody reads the stage loaded next
-    if (step + Tile::stages - 1 < steps) load(step + Tile::stages - 1);
+    if (step + ahead < steps) load(loading);
     commit_copies();
-    product.add(stage(step), stage(step) + kRows * kRowBytes);
+    const char* const tile = shared + stage * Tile::stage_bytes;
+    product.add(tile, tile + kRows * kRowBytes);
+    stage = stage + 1 == Tile::stages ? 0 : stage + 1;
+    loading = loading + 1 == Tile::stages ? 0 : loading + 1;
   }
   await_copies<0>();
   finish(g, p, epilogue, &product);
