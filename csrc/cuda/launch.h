@@ -62,8 +62,8 @@ const char* launch(void (*kernel)(P...), Index3 grid, int threads, int shared_by
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z));
-  kernel<<<blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
-           static_cast<cudaStream_t>(stream)> > >(arguments...);
+  const auto on = static_cast<cudaStream_t>(stream);
+  kernel<<<blocks, threads, shared_bytes, on>>>(arguments...);
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #endif
