@@ -16,6 +16,10 @@
 
 namespace vinpaint {
 
+struct Interval {
+  int begin, end;  // the first, and one behind the last; empty if end <= begin
+};
+
 // Frames, rows or columns of pixels.
 struct WeightGradientAxis {
   int positions;  // size of `rows`
@@ -24,7 +28,18 @@ struct WeightGradientAxis {
   int in_step;    // gathered pixels between neighbouring positions: the stride
   int first;      // offset of tap 0 from its position, in gathered pixels: minus the padding
   int step;       // from one tap to the next, in gathered pixels: the dilation; may be negative
+
+  // The positions at which a tap reads inside `gathered`.
+  constexpr Interval live(int tap) const {
+    const int offset = first + tap * step, room = gathered - 1 - offset;
+    const int begin = offset < 0 ? (in_step - 1 - offset) / in_step : 0;
+    const int end = room < 0 ? 0 : room / in_step + 1;
+    return {begin, end < positions ? end : positions};
+  }
 };
+
+// A block works out so many columns of the product ...
+constexpr int kWeightGradientColumns = 128;
 
 struct WeightGradient {
   int batch;                   // N
@@ -45,6 +60,14 @@ struct WeightGradient {
   constexpr int64_t columns() const { return int64_t{taps()} * col_channels; }
   constexpr int64_t positions() const {
     return int64_t{axes[0].positions} * axes[1].positions * axes[2].positions;
+  }
+  // ... and so many of its rows.
+  constexpr int block_rows() const {
+    return row_channels > 64 && !exact ? 128 : row_channels > 32 || exact ? 64 : 32;
+  }
+  constexpr int64_t row_blocks() const { return (row_channels + block_rows() - 1) / block_rows(); }
+  constexpr int64_t column_blocks() const {
+    return (columns() + kWeightGradientColumns - 1) / kWeightGradientColumns;
   }
   // Floats of workspace that the launch needs; the workspace may be null if that is 0.
   constexpr int64_t workspace() const { return splits > 1 ? splits * row_channels * columns() : 0; }
