@@ -31,8 +31,8 @@ WeightGradient planned(const Tensor& rows, const Tensor& gathered, const Ints& k
   return g;
 }
 
-// `out_strides`: of a row, a tap and a column in `out`. With `splits` > 0 the plan's are not taken.
-// Returns the plan's splits and the floats of workspace; launches if `out` has elements.
+// `out_strides`: from a row, a tap and a column of `out` to the next. With `splits` > 0 they take
+// the place of the plan's. Returns the splits, and whether the tensors have changed places.
 Ints weight_gradient(const Tensor& rows, const Tensor& gathered, const Ints& kernel,
                      const Ints& in_step, const Ints& first, const Ints& step,
                      const Ints& out_strides, bool exact, int64_t splits, const Tensor& workspace,
