@@ -88,9 +88,9 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   g.out_tap = out.size(1);
   g.out_row = g.out_tap * c.kernel[0] * c.kernel[1] * c.kernel[2];
   g.exact = !allow_tf32;
+  const int64_t offset = first * (c.transposed ? g.out_row : g.out_col);
   plan_weight_gradient(&g);
   const Tensor workspace = empty_like(out, {g.workspace()}, ScalarType::Float);
-  const int64_t offset = first * (c.transposed ? g.out_row : g.out_col);
   auto* const to = pointer<char>(out) + offset * static_cast<int64_t>(out.element_size());
   launch(out, [&](void* stream) {
     return launch_weight_gradient(g, storage_of(out.scalar_type()), const_pointer<void>(rows),
