@@ -69,50 +69,13 @@ struct Block {
   }
 };
 
-// The positions a block sums over.
-struct Box {
-  int begin[3], size[3];
-  __device__ int volume() const { return size[0] * size[1] * size[2]; }
-};
-
-struct Tap {
-  int f, h, w;
-};
-
-__device__ inline Tap tap_at(const WeightGradient& g, int column) {
-  const int tap = column / g.col_channels;
-  const int h = g.axes[1].kernel, w = g.axes[2].kernel;
-  return {tap / w / h, tap / w % h, tap % w};
-}
-
-// The positions at which some tap from `first` to `last` reads inside.
-__device__ inline Box box_of(const WeightGradient& g, Tap first, Tap last) {
-  const bool whole_h = first.f != last.f, whole_w = whole_h || first.h != last.h;
-  const int from[3] = {first.f, whole_h ? 0 : first.h, whole_w ? 0 : first.w};
-  const int to[3] = {last.f, whole_h ? g.axes[1].kernel - 1 : last.h,
-                     whole_w ? g.axes[2].kernel - 1 : last.w};
-  Box box;
-  for (int axis = 0; axis < 3; ++axis) {
-    int begin = g.axes[axis].positions, end = 0;
-    for (int tap = from[axis]; tap <= to[axis]; ++tap) {
-      const Interval live = g.axes[axis].live(tap);
-      if (live.begin >= live.end) continue;
-      begin = live.begin < begin ? live.begin : begin;
-      end = live.end > end ? live.end : end;
-    }
-    box.begin[axis] = begin;
-    box.size[axis] = end > begin ? end - begin : 0;
-  }
-  return box;
-}
-
 // The place of position `index` of the box, in the order (n, f, h, w).
-__device__ inline Place place_of(const WeightGradient& g, const Box& box, int index) {
+__device__ inline Place place_of(const WeightGradient& g, const WeightGradientBox& box, int index) {
   const auto i = static_cast<unsigned>(index);
-  const unsigned row = i / box.size[2], frame = row / box.size[1], n = frame / box.size[0];
-  const int p[3] = {static_cast<int>(frame % box.size[0]) + box.begin[0],
-                    static_cast<int>(row % box.size[1]) + box.begin[1],
-                    static_cast<int>(i % box.size[2]) + box.begin[2]};
+  const unsigned row = i / box.size(2), frame = row / box.size(1), n = frame / box.size(0);
+  const int p[3] = {box.axes[0].begin + static_cast<int>(frame % box.size(0)),
+                    box.axes[1].begin + static_cast<int>(row % box.size(1)),
+                    box.axes[2].begin + static_cast<int>(i % box.size(2))};
   Place place;
   int q[3];
   place.row = place.gathered = n;
@@ -192,10 +155,10 @@ struct ColumnCopier : Share<kColumns> {
   __device__ ColumnCopier(const WeightGradient& g, int unit, int first_column)
       : Share<kColumns>(unit), live(first_column + value < g.columns()) {
     const int column = first_column + value;
-    const Tap tap = tap_at(g, column);
-    f = tap.f * g.axes[0].step;
-    h = tap.h * g.axes[1].step;
-    w = tap.w * g.axes[2].step;
+    const WeightGradientTap tap = g.tap(column);
+    f = tap.axes[0] * g.axes[0].step;
+    h = tap.axes[1] * g.axes[1].step;
+    w = tap.axes[2] * g.axes[2].step;
     offset = ((int64_t{f} * g.axes[1].gathered + h) * g.axes[2].gathered + w) * g.col_channels +
              column % g.col_channels;
   }
@@ -322,10 +285,9 @@ __global__ void __launch_bounds__(kThreads, B::kBlocksAtOnce)
   const int thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   const int split = block_index().y;
   const int first_row = block_index().x % row_blocks<B>(g) * B::kRows;
-  const int first_column = block_index().x / row_blocks<B>(g) * kColumns;
-  const int columns = static_cast<int>(g.columns());
-  const int behind = first_column + kColumns < columns ? first_column + kColumns : columns;
-  const Box box = box_of(g, tap_at(g, first_column), tap_at(g, behind - 1));
+  const int column_block = block_index().x / row_blocks<B>(g);
+  const int first_column = column_block * kColumns, columns = static_cast<int>(g.columns());
+  const WeightGradientBox box = g.box(column_block);
   const int depth = g.batch * box.volume();
   const int64_t part = (int64_t{depth} + int64_t{g.splits} * B::kDepth - 1) /
                        (int64_t{g.splits} * B::kDepth) * B::kDepth;
