@@ -55,6 +55,7 @@ struct Block {
   static constexpr int kPlaces = 2 * kThreads;
   static constexpr int kSharedBytes =
       kStages * kStage * static_cast<int>(sizeof(T)) + kPlaces * static_cast<int>(sizeof(Place));
+  // On a multiprocessor, so that nothing spills.
   static constexpr int kBlocksAtOnce = Rows == 32 ? 4 : Rows == 64 && Aligned && !kExact ? 3 : 2;
   static_assert(kStagesDecoded >= kStages);
   static_assert(!Exact || !kShort);
