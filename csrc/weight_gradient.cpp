@@ -2,6 +2,9 @@
 #include "weight_gradient.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <utility>
+#include <vector>
 
 namespace vinpaint {
 
@@ -26,18 +29,29 @@ int64_t values_read(const WeightGradient& g) {
   return g.row_blocks() * g.column_blocks() * (g.block_rows() + kWeightGradientColumns);
 }
 
-// The share of (position, tap) pairs that read inside `gathered`.
-double live_share(const WeightGradient& g) {
-  double share = 1;
-  for (const WeightGradientAxis& a : g.axes) {
-    int64_t live = 0;
-    for (int tap = 0; tap < a.kernel; ++tap) {
-      const Interval i = a.live(tap);
-      live += std::max(i.end - i.begin, 0);
-    }
-    share *= static_cast<double>(live) / (static_cast<double>(a.kernel) * a.positions);
-  }
-  return share;
+// How long every block of columns takes, as a share of all positions; the longest first.
+std::vector<double> lengths_of(const WeightGradient& g) {
+  std::vector<double> lengths;
+  for (int block = 0; block < g.column_blocks(); ++block)
+    lengths.push_back(static_cast<double>(g.box(block).volume()) /
+                      static_cast<double>(g.positions()));
+  std::sort(lengths.rbegin(), lengths.rend());
+  return lengths;
+}
+
+// How long all blocks take if `at_once` of them run at a time and each is cut into `splits`, with
+// lengths in positions.
+double duration(const std::vector<double>& lengths, int64_t row_blocks, int64_t splits,
+                double at_once) {
+  const double cut = static_cast<double>(row_blocks * splits);  // blocks for each of `lengths`
+  const double blocks = cut * static_cast<double>(lengths.size());
+  double work = 0;
+  for (const double length : lengths) work += cut * length;
+  double longest = work / at_once;
+  // Of the first k * at_once + 1 blocks, k + 1 run one after the other somewhere.
+  for (int k = 0; k * at_once < blocks; ++k)
+    longest = std::max(longest, (k + 1) * lengths[static_cast<size_t>(k * at_once / cut)]);
+  return longest / static_cast<double>(splits);
 }
 
 }  // namespace
@@ -58,21 +72,20 @@ void plan_weight_gradient(WeightGradient* g, int multiprocessors, int64_t most_w
   // Costs are counted in positions of one block. To begin and to end costs a block about
   // `overhead` of them, and one more partial sum of dW as much as values / values_a_position.
   constexpr int64_t overhead = 256, values_a_position = 9000, most_waves = 4, most_splits = 65535;
-  const int64_t at_once =  // blocks
-      int64_t{multiprocessors} * (g->block_rows() == 128  ? 2
-                                  : g->block_rows() == 64 ? 3
-                                                          : 4);
-  const double live = static_cast<double>(blocks) * live_share(*g);  // in blocks without padding
+  const int at_once =  // blocks
+      multiprocessors * (g->block_rows() == 128  ? 2
+                         : g->block_rows() == 64 ? 3
+                                                 : 4);
+  const std::vector<double> lengths = lengths_of(*g);
   const int64_t most = std::min(
-      {most_splits, most_workspace / values, depth / 64 + 1,
-       static_cast<int64_t>(static_cast<double>(most_waves * at_once) / std::max(live, 1.0))});
+      {most_splits, most_workspace / values, depth / 64 + 1, most_waves * at_once / blocks + 1});
   double best = 0;
   for (int64_t splits = 1; splits <= std::max<int64_t>(most, 1); ++splits) {
-    const auto full = static_cast<int64_t>(live * static_cast<double>(splits));
-    const int64_t waves = std::max<int64_t>((full + at_once - 1) / at_once, 1);
+    const int64_t waves = (blocks * splits + at_once - 1) / at_once;
     const int64_t partial_sums = splits > 1 ? splits * values / values_a_position : 0;
-    const auto cost =
-        static_cast<double>(waves * ((depth + splits - 1) / splits + overhead) + partial_sums);
+    const double cost =
+        duration(lengths, g->row_blocks(), splits, at_once) * static_cast<double>(depth) +
+        static_cast<double>(waves * overhead + partial_sums);
     if (splits > 1 && cost >= best) continue;
     best = cost;
     g->splits = static_cast<int>(splits);

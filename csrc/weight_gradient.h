@@ -38,6 +38,20 @@ struct WeightGradientAxis {
   }
 };
 
+// A box of positions.
+struct WeightGradientBox {
+  Interval axes[3];  // F, H, W
+
+  constexpr int size(int axis) const {
+    return axes[axis].end > axes[axis].begin ? axes[axis].end - axes[axis].begin : 0;
+  }
+  constexpr int volume() const { return size(0) * size(1) * size(2); }
+};
+
+struct WeightGradientTap {
+  int axes[3];  // F, H, W
+};
+
 // A block works out so many columns of the product ...
 constexpr int kWeightGradientColumns = 128;
 
@@ -68,6 +82,33 @@ struct WeightGradient {
   constexpr int64_t row_blocks() const { return (row_channels + block_rows() - 1) / block_rows(); }
   constexpr int64_t column_blocks() const {
     return (columns() + kWeightGradientColumns - 1) / kWeightGradientColumns;
+  }
+  // The tap of a column.
+  constexpr WeightGradientTap tap(int column) const {
+    const int tap = column / col_channels, h = axes[1].kernel, w = axes[2].kernel;
+    return {{tap / w / h, tap / w % h, tap % w}};
+  }
+  // The positions that a block of columns sums over: the box around those at which one of its taps
+  // reads inside.
+  constexpr WeightGradientBox box(int column_block) const {
+    const int first = column_block * kWeightGradientColumns;
+    const int last = first + kWeightGradientColumns - 1, end = static_cast<int>(columns()) - 1;
+    const WeightGradientTap from = tap(first), to = tap(last < end ? last : end);
+    WeightGradientBox box{};
+    bool all = false;  // taps of this axis: where those of an outer one differ
+    for (int axis = 0; axis < 3; ++axis) {
+      const WeightGradientAxis& a = axes[axis];
+      Interval around{a.positions, 0};
+      for (int t = all ? 0 : from.axes[axis]; t <= (all ? a.kernel - 1 : to.axes[axis]); ++t) {
+        const Interval live = a.live(t);
+        if (live.begin >= live.end) continue;
+        if (live.begin < around.begin) around.begin = live.begin;
+        if (live.end > around.end) around.end = live.end;
+      }
+      box.axes[axis] = around;
+      all = all || from.axes[axis] != to.axes[axis];
+    }
+    return box;
   }
   // Floats of workspace that the launch needs; the workspace may be null if that is 0.
   constexpr int64_t workspace() const { return splits > 1 ? splits * row_channels * columns() : 0; }

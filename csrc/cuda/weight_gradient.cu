@@ -19,15 +19,16 @@ constexpr int kWarp = 32;
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kColumns = kWeightGradientColumns;
-constexpr int kStages = 3;  // of the ring of tiles in shared memory
+constexpr int kStages = 4;  // of the ring of tiles in shared memory
 
 // One position of the sum, as all copies of its values see it.
 struct alignas(16) Place {
   int64_t row;       // offset of its values in `rows`
   int64_t gathered;  // offset in `gathered` of what a tap at offset 0 reads; may lie outside
-  int f, h, w;       // the pixel there
-  int valid;         // 0 behind the end of the sum
+  int f, h, w;       // the pixel there; f is kOutside behind the end of the sum
 };
+
+constexpr int kOutside = INT32_MIN / 2;  // no tap leads inside from here
 
 // Units as long as the channel counts and addresses allow.
 struct Units {
@@ -54,7 +55,8 @@ struct Block {
   static constexpr int kPlaces = 2 * kThreads;
   static constexpr int kSharedBytes =
       kStages * kStage * static_cast<int>(sizeof(T)) + kPlaces * static_cast<int>(sizeof(Place));
-  static constexpr int kBlocksAtOnce = Rows == 128 || kExact ? 2 : Rows == 64 ? 3 : 4;
+  // On a multiprocessor, so that nothing spills.
+  static constexpr int kBlocksAtOnce = Rows == 32 ? 4 : Rows == 64 && Aligned && !kExact ? 3 : 2;
   static_assert(kStagesDecoded >= kStages);
   static_assert(!Exact || !kShort);
 
@@ -68,50 +70,13 @@ struct Block {
   }
 };
 
-// The positions a block sums over.
-struct Box {
-  int begin[3], size[3];
-  __device__ int volume() const { return size[0] * size[1] * size[2]; }
-};
-
-struct Tap {
-  int f, h, w;
-};
-
-__device__ inline Tap tap_at(const WeightGradient& g, int64_t column) {
-  const int tap = static_cast<int>(column / g.col_channels);
-  const int h = g.axes[1].kernel, w = g.axes[2].kernel;
-  return {tap / w / h, tap / w % h, tap % w};
-}
-
-// The positions at which some tap from `first` to `last` reads inside.
-__device__ inline Box box_of(const WeightGradient& g, Tap first, Tap last) {
-  const bool whole_h = first.f != last.f, whole_w = whole_h || first.h != last.h;
-  const int from[3] = {first.f, whole_h ? 0 : first.h, whole_w ? 0 : first.w};
-  const int to[3] = {last.f, whole_h ? g.axes[1].kernel - 1 : last.h,
-                     whole_w ? g.axes[2].kernel - 1 : last.w};
-  Box box;
-  for (int axis = 0; axis < 3; ++axis) {
-    int begin = g.axes[axis].positions, end = 0;
-    for (int tap = from[axis]; tap <= to[axis]; ++tap) {
-      const Interval live = g.axes[axis].live(tap);
-      if (live.begin >= live.end) continue;
-      begin = live.begin < begin ? live.begin : begin;
-      end = live.end > end ? live.end : end;
-    }
-    box.begin[axis] = begin;
-    box.size[axis] = end > begin ? end - begin : 0;
-  }
-  return box;
-}
-
 // The place of position `index` of the box, in the order (n, f, h, w).
-__device__ inline Place place_of(const WeightGradient& g, const Box& box, int index) {
+__device__ inline Place place_of(const WeightGradient& g, const WeightGradientBox& box, int index) {
   const auto i = static_cast<unsigned>(index);
-  const unsigned row = i / box.size[2], frame = row / box.size[1], n = frame / box.size[0];
-  const int p[3] = {static_cast<int>(frame % box.size[0]) + box.begin[0],
-                    static_cast<int>(row % box.size[1]) + box.begin[1],
-                    static_cast<int>(i % box.size[2]) + box.begin[2]};
+  const unsigned row = i / box.size(2), frame = row / box.size(1), n = frame / box.size(0);
+  const int p[3] = {box.axes[0].begin + static_cast<int>(frame % box.size(0)),
+                    box.axes[1].begin + static_cast<int>(row % box.size(1)),
+                    box.axes[2].begin + static_cast<int>(i % box.size(2))};
   Place place;
   int q[3];
   place.row = place.gathered = n;
@@ -126,7 +91,6 @@ __device__ inline Place place_of(const WeightGradient& g, const Box& box, int in
   place.f = q[0];
   place.h = q[1];
   place.w = q[2];
-  place.valid = 1;
   return place;
 }
 
@@ -141,60 +105,81 @@ __device__ inline void bring(T* to, const T* from, bool valid) {
     *to = valid ? *from : T{};
 }
 
-// This thread's share of copying a tile: one unit of every position from `first` on, in steps of
-// kStep.
-template <class B, int Width, int Unit>
+// This thread's share of copying tiles of Width values a position: one unit of the position `first`
+// and of others behind it, at equal distances.
+template <int Width>
 struct Share {
-  static constexpr int kUnits = Width / Unit, kStep = kThreads / kUnits;
-  static constexpr int kCopies = B::kDepth / kStep;
-  static constexpr int kUnroll = B::kAligned ? kCopies : 4;  // so many addresses in registers
-  int unit, first;
-  __device__ explicit Share(int thread) : unit(thread % kUnits), first(thread / kUnits) {}
+  int first;
+  int value;  // the unit's first one in the tile
+
+  __device__ explicit Share(int unit)
+      : first(device::thread_index() / (Width / unit)),
+        value(device::thread_index() % (Width / unit) * unit) {}
+
+  // f(position) for each.
+  template <class B, int Unit, class F>
+  static __device__ void positions(int first, const F& f) {
+    constexpr int step = kThreads * Unit / Width, count = B::kDepth / step;
+    constexpr int together = B::kAligned ? count : 8;  // bounds the registers for addresses
+#pragma unroll(together)
+    for (int i = 0; i < count; ++i) f(first + i * step);
+  }
 };
 
-// The rows' values at the positions of a stage.
-template <class B, int Unit, class T>
-__device__ inline void bring_rows(const WeightGradient& g, const Place* places, const T* rows,
-                                  int first_row, T* tile) {
-  using namespace device;
-  const Share<B, B::kRows, Unit> share(thread_index());
-  const int row = first_row + share.unit * Unit;
-  if (row >= g.row_channels) return;  // these rows are not written
-#pragma unroll(share.kUnroll)
-  for (int i = 0; i < share.kCopies; ++i) {
-    const int k = share.first + i * share.kStep;
-    const Place& place = places[k];
-    bring<Unit>(tile + B::template swizzled<B::kRows>(k, share.unit * Unit),
-                rows + (place.valid ? place.row + row : 0), place.valid != 0);
-  }
-}
+// Copies the rows' values.
+template <class B>
+struct RowCopier : Share<B::kRows> {
+  int row;
+  bool live;  // else these rows are neither written nor stored
 
-// The columns' values at the positions of a stage.
-template <class B, int Unit, class T>
-__device__ inline void bring_columns(const WeightGradient& g, const Place* places,
-                                     const T* gathered, int64_t first_column, T* tile) {
-  using namespace device;
-  const Share<B, kColumns, Unit> share(thread_index());
-  const int64_t column = first_column + share.unit * Unit;
-  if (column >= g.columns()) return;  // these columns are not written
-  const Tap tap = tap_at(g, column);
-  const int f = tap.f * g.axes[0].step, h = tap.h * g.axes[1].step, w = tap.w * g.axes[2].step;
-  const int64_t offset =
-      ((int64_t{f} * g.axes[1].gathered + h) * g.axes[2].gathered + w) * g.col_channels +
-      column % g.col_channels;
-  const auto inside = [](int at, const WeightGradientAxis& a) {
-    return static_cast<unsigned>(at) < static_cast<unsigned>(a.gathered);
-  };
-#pragma unroll(share.kUnroll)
-  for (int i = 0; i < share.kCopies; ++i) {
-    const int k = share.first + i * share.kStep;
-    const Place& place = places[k];
-    const bool valid = place.valid && inside(place.f + f, g.axes[0]) &&
-                       inside(place.h + h, g.axes[1]) && inside(place.w + w, g.axes[2]);
-    bring<Unit>(tile + B::template swizzled<kColumns>(k, share.unit * Unit),
-                gathered + (valid ? place.gathered + offset : 0), valid);
+  __device__ RowCopier(const WeightGradient& g, int unit, int first_row)
+      : Share<B::kRows>(unit), row(first_row + this->value), live(row < g.row_channels) {}
+
+  template <int Unit, class T>
+  __device__ void copy(const Place* places, const T* rows, T* tile) const {
+    if (!live) return;
+    this->template positions<B, Unit>(this->first, [&](int k) {
+      const bool valid = places[k].f != kOutside;
+      bring<Unit>(tile + B::template swizzled<B::kRows>(k, this->value),
+                  rows + (valid ? places[k].row + row : 0), valid);
+    });
   }
-}
+};
+
+// Copies the columns' values.
+template <class B>
+struct ColumnCopier : Share<kColumns> {
+  int f, h, w;     // offset of the unit's tap, in pixels
+  int64_t offset;  // and of its values, in `gathered`
+  bool live;       // else these columns are neither written nor stored
+
+  __device__ ColumnCopier(const WeightGradient& g, int unit, int first_column)
+      : Share<kColumns>(unit), live(first_column + value < g.columns()) {
+    const int column = first_column + value;
+    const WeightGradientTap tap = g.tap(column);
+    f = tap.axes[0] * g.axes[0].step;
+    h = tap.axes[1] * g.axes[1].step;
+    w = tap.axes[2] * g.axes[2].step;
+    offset = ((int64_t{f} * g.axes[1].gathered + h) * g.axes[2].gathered + w) * g.col_channels +
+             column % g.col_channels;
+  }
+
+  template <int Unit, class T>
+  __device__ void copy(const WeightGradient& g, const Place* places, const T* gathered,
+                       T* tile) const {
+    if (!live) return;
+    const auto inside = [](int at, const WeightGradientAxis& a) {
+      return static_cast<unsigned>(at) < static_cast<unsigned>(a.gathered);
+    };
+    positions<B, Unit>(first, [&](int k) {
+      const Place& place = places[k];
+      const bool valid = inside(place.f + f, g.axes[0]) & inside(place.h + h, g.axes[1]) &
+                         inside(place.w + w, g.axes[2]);
+      bring<Unit>(tile + B::template swizzled<kColumns>(k, value),
+                  gathered + (valid ? place.gathered + offset : 0), valid);
+    });
+  }
+};
 
 // f(Unit) for one of the lengths that a unit may have.
 template <class B, class F>
@@ -301,11 +286,9 @@ __global__ void __launch_bounds__(kThreads, B::kBlocksAtOnce)
   const int thread = thread_index(), lane = thread % kWarp, warp = thread / kWarp;
   const int split = block_index().y;
   const int first_row = block_index().x % row_blocks<B>(g) * B::kRows;
-  const int64_t first_column = int64_t{block_index().x / row_blocks<B>(g)} * kColumns;
-
-  const int64_t behind = first_column + kColumns;
-  const Box box = box_of(g, tap_at(g, first_column),
-                         tap_at(g, (behind < g.columns() ? behind : g.columns()) - 1));
+  const int column_block = block_index().x / row_blocks<B>(g);
+  const int first_column = column_block * kColumns, columns = static_cast<int>(g.columns());
+  const WeightGradientBox box = g.box(column_block);
   const int depth = g.batch * box.volume();
   const int64_t part = (int64_t{depth} + int64_t{g.splits} * B::kDepth - 1) /
                        (int64_t{g.splits} * B::kDepth) * B::kDepth;
@@ -319,17 +302,19 @@ __global__ void __launch_bounds__(kThreads, B::kBlocksAtOnce)
     if (index < end)
       place = place_of(g, box, static_cast<int>(index));
     else
-      place.valid = 0;
+      place.f = kOutside;
   };
+  const RowCopier<B> row_copier(g, units.rows, first_row);
+  const ColumnCopier<B> column_copier(g, units.columns, first_column);
   const auto bring_stage = [&](int stage) {
     T* const tile = ring + stage % kStages * B::kStage;
     const Place* const at = places + stage * B::kDepth % B::kPlaces;
     with_unit<B>(units.rows, [&](auto unit) {
-      bring_rows<B, decltype(unit)::value>(g, at, rows, first_row, tile);
+      row_copier.template copy<decltype(unit)::value>(at, rows, tile);
     });
     with_unit<B>(units.columns, [&](auto unit) {
-      bring_columns<B, decltype(unit)::value>(g, at, gathered, first_column,
-                                              tile + B::kDepth * B::kRows);
+      column_copier.template copy<decltype(unit)::value>(g, at, gathered,
+                                                         tile + B::kDepth * B::kRows);
     });
   };
 
@@ -371,8 +356,8 @@ __global__ void __launch_bounds__(kThreads, B::kBlocksAtOnce)
   for (int n = 0; n < B::kAcross; ++n)
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
-      const int64_t c = first_column + column + n * 8 + lane % 4 * 2 + side;
-      if (c >= g.columns()) continue;
+      const int c = first_column + column + n * 8 + lane % 4 * 2 + side;
+      if (c >= columns) continue;
       const int64_t to = c / g.col_channels * g.out_tap + c % g.col_channels * g.out_col;
 #pragma unroll
       for (int m = 0; m < B::kDown; ++m)
@@ -382,7 +367,7 @@ __global__ void __launch_bounds__(kThreads, B::kBlocksAtOnce)
           if (r >= g.row_channels) continue;
           const float sum = sums[m][n][half * 2 + side];
           if (g.splits > 1)
-            workspace[(int64_t{split} * g.row_channels + r) * g.columns() + c] = sum;
+            workspace[(int64_t{split} * g.row_channels + r) * columns + c] = sum;
           else
             out[r * g.out_row + to] = narrow<T>(sum);
         }
@@ -407,7 +392,8 @@ __global__ void __launch_bounds__(kThreads)
   sync_threads();
   if (thread >= values || value >= count) return;
   for (int group = 1; group < groups; ++group) sum += shared[group * values + thread];
-  const int64_t r = value / g.columns(), c = value % g.columns();
+  const int64_t r = value / g.columns();
+  const int c = static_cast<int>(value % g.columns());
   out[r * g.out_row + c / g.col_channels * g.out_tap + c % g.col_channels * g.out_col] =
       narrow<T>(sum);
 }
@@ -463,8 +449,8 @@ const char* launch_stored(const WeightGradient& g, const T* rows, const T* gathe
 const char* launch_weight_gradient(const WeightGradient& g, Storage storage, const void* rows,
                                    const void* gathered, float* workspace, void* out,
                                    void* stream) {
-  if (g.batch * g.positions() > INT32_MAX)
-    return "weight gradient: more positions than 32 bits count";
+  if (g.batch * g.positions() > INT32_MAX || g.columns() > INT32_MAX - kColumns)
+    return "weight gradient: more positions or weights than 32 bits count";
   if (g.exchanged) std::swap(rows, gathered);
   return with_storage(storage, [&](auto type) {
     using T = decltype(type);

@@ -10,36 +10,46 @@ namespace vinpaint {
 
 namespace {
 
-// Three values of each a field of WeightGradientAxis.
-WeightGradient planned(const Tensor& rows, const Tensor& gathered, const Ints& kernel,
-                       const Ints& in_step, const Ints& first, const Ints& step, const Ints& out,
-                       bool exact) {
+constexpr int kMultiprocessors = 132;
+
+// `rows` and `gathered` are sizes (N, C, F, H, W); each list of three is a field of
+// WeightGradientAxis. `out_strides`: from a row, a tap and a column of the result to the next.
+WeightGradient planned(const Ints& rows, const Ints& gathered, const Ints& kernel,
+                       const Ints& in_step, const Ints& first, const Ints& step,
+                       const Ints& out_strides, bool exact, int64_t most_workspace) {
   const auto narrow = [](int64_t v) { return static_cast<int>(v); };
   WeightGradient g{};
-  g.batch = narrow(rows.size(0));
+  g.batch = narrow(rows[0]);
   for (int i = 0; i < 3; ++i)
-    g.axes[i] = {narrow(rows.size(2 + i)), narrow(gathered.size(2 + i)),
-                 narrow(kernel[i]),        narrow(in_step[i]),
-                 narrow(first[i]),         narrow(step[i])};
-  g.row_channels = narrow(rows.size(1));
-  g.col_channels = narrow(gathered.size(1));
-  g.out_row = out[0];
-  g.out_tap = out[1];
-  g.out_col = out[2];
+    g.axes[i] = {narrow(rows[2 + i]), narrow(gathered[2 + i]), narrow(kernel[i]),
+                 narrow(in_step[i]),  narrow(first[i]),        narrow(step[i])};
+  g.row_channels = narrow(rows[1]);
+  g.col_channels = narrow(gathered[1]);
+  g.out_row = out_strides[0];
+  g.out_tap = out_strides[1];
+  g.out_col = out_strides[2];
   g.exact = exact;
-  plan_weight_gradient(&g);
+  plan_weight_gradient(&g, kMultiprocessors, most_workspace);
   return g;
 }
 
-// `out_strides`: from a row, a tap and a column of `out` to the next. With `splits` > 0 they take
-// the place of the plan's. Returns the splits, and whether the tensors have changed places.
-Ints weight_gradient(const Tensor& rows, const Tensor& gathered, const Ints& kernel,
+// Splits, blocks, floats of workspace, and whether the tensors change places.
+Ints plan(const Ints& rows, const Ints& gathered, const Ints& kernel, const Ints& in_step,
+          const Ints& first, const Ints& step, bool exact, int64_t most_workspace) {
+  const WeightGradient g =
+      planned(rows, gathered, kernel, in_step, first, step, {0, 0, 0}, exact, most_workspace);
+  return {g.splits, g.splits * g.row_blocks() * g.column_blocks(), g.workspace(), g.exchanged};
+}
+
+// With `splits` > 0 they take the place of the plan's.
+void weight_gradient(const Tensor& rows, const Tensor& gathered, const Ints& kernel,
                      const Ints& in_step, const Ints& first, const Ints& step,
                      const Ints& out_strides, bool exact, int64_t splits, const Tensor& workspace,
                      const Tensor& out) {
-  WeightGradient g = planned(rows, gathered, kernel, in_step, first, step, out_strides, exact);
+  WeightGradient g = planned(sizes_of(rows), sizes_of(gathered), kernel, in_step, first, step,
+                             out_strides, exact, kMostWorkspace);
   if (splits > 0) g.splits = static_cast<int>(splits);
-  STD_TORCH_CHECK(workspace.numel() >= g.workspace(), "the workspace must have ", g.workspace(),
+  STD_TORCH_CHECK(workspace.numel() == g.workspace(), "the workspace must have ", g.workspace(),
                   " floats, got ", workspace.numel());
   const Storage storage = rows.scalar_type() == ScalarType::Half       ? Storage::kHalf
                           : rows.scalar_type() == ScalarType::BFloat16 ? Storage::kBFloat16
@@ -48,7 +58,6 @@ Ints weight_gradient(const Tensor& rows, const Tensor& gathered, const Ints& ker
       g, storage, rows.const_data_ptr(), gathered.const_data_ptr(),
       static_cast<float*>(workspace.mutable_data_ptr()), out.mutable_data_ptr(), nullptr);
   STD_TORCH_CHECK(error == nullptr, "launch failed: ", error);
-  return {g.splits, g.exchanged};
 }
 
 // Matrix loads, those of them with bank conflicts, and products since the last call.
@@ -62,13 +71,17 @@ Ints counters() {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vinpaint_emulated, m) {
   m.def(
+      "_weight_gradient_plan(int[] rows, int[] gathered, int[] kernel, int[] in_step, "
+      "int[] first, int[] step, bool exact, int most_workspace) -> int[]");
+  m.def(
       "_weight_gradient(Tensor rows, Tensor gathered, int[] kernel, int[] in_step, int[] first, "
       "int[] step, int[] out_strides, bool exact, int splits, Tensor(a!) workspace, "
-      "Tensor(b!) out) -> int[]");
+      "Tensor(b!) out) -> ()");
   m.def("_counters() -> int[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vinpaint_emulated, CompositeExplicitAutograd, m) {
+  m.impl("_weight_gradient_plan", TORCH_BOX(&plan));
   m.impl("_weight_gradient", TORCH_BOX(&weight_gradient));
   m.impl("_counters", TORCH_BOX(&counters));
 }

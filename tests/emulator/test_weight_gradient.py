@@ -47,17 +47,22 @@ MODES = {
     "tf32": (torch.float32, False, 1e-3),
     "exact": (torch.float32, True, 1e-6),
 }
+MOST_WORKSPACE = 1 << 24
 LAST_PLACE = {torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float32: 2**-23}
 
 
+def guarded(shape, dtype, before=64):
+    """A dense tensor of NaN, and the storage of NaN in which it lies."""
+    count = math.prod(shape)
+    storage = torch.full((count + 2 * before,), torch.nan, dtype=dtype)
+    return storage[before : before + count].view(shape), storage
+
+
 def embedded(t, *, odd):
-    """``t`` channels last in a storage that is NaN before and behind it; ``odd``: misaligned."""
-    before = 33 if odd else 64
-    storage = torch.full((t.numel() + 2 * before,), torch.nan, dtype=t.dtype)
-    inside = storage[before : before + t.numel()]
-    inside.copy_(t.permute(0, 2, 3, 4, 1).reshape(-1))
+    """``t`` channels last with NaN before and behind it; ``odd``: misaligned."""
     n, c, f, h, w = t.shape
-    return inside.view(n, f, h, w, c).permute(0, 4, 1, 2, 3)
+    inside, _ = guarded((n, f, h, w, c), t.dtype, before=33 if odd else 64)
+    return inside.copy_(t.permute(0, 2, 3, 4, 1)).permute(0, 4, 1, 2, 3)
 
 
 class Problem:
@@ -97,31 +102,35 @@ class Problem:
         return gradient
 
     def run(self, emulated, *, exact=False, splits=0, odd=False, with_skip=True):
-        """The gradient by the kernel, and the plan of x: its splits, whether it exchanges."""
+        """The gradient by the kernel."""
         first, second, *kernel = self.expected.shape
         taps = math.prod(kernel)
-        result = torch.full((first, taps, second), torch.nan, dtype=self.x.dtype)
+        result, result_storage = guarded((first, taps, second), self.x.dtype)
         cx, cs, _ = self.case.channels
         axis = 0 if self.case.transposed else 2
         parts = [(self.x, result.narrow(axis, 0, cx)), (self.skip, result.narrow(axis, cx, cs))]
+        step = [1, 1, 1] if self.case.transposed else self.case.dilation
+        geometry = (kernel, self.case.stride, [-p for p in self.padding], step)
         emulated._counters()
-        plans = []
         for tensor, out in parts[: 1 + with_skip]:
             rows, gathered = embedded(self.grad, odd=odd), embedded(tensor, odd=odd)
-            step = [1, 1, 1] if self.case.transposed else list(self.case.dilation)
             if self.case.transposed:
                 rows, gathered = gathered, rows
-            depth = self.grad.numel() // self.grad.shape[1]
-            values = rows.shape[1] * gathered.shape[1] * taps
-            workspace = torch.full((max(splits, depth // 64 + 2) * values,), torch.nan)
-            plans.append(
-                emulated._weight_gradient(
-                    *(rows, gathered, kernel, list(self.case.stride)),
-                    *([-p for p in self.padding], step, result.stride(), exact),
-                    *(splits, workspace, out),
-                )
+            if splits > 1:
+                count = splits * rows.shape[1] * taps * gathered.shape[1]
+            elif splits == 1:
+                count = 0
+            else:
+                sizes = (rows.shape, gathered.shape)
+                count = emulated._weight_gradient_plan(*sizes, *geometry, exact, MOST_WORKSPACE)[2]
+            workspace, workspace_storage = guarded((count,), torch.float32)
+            emulated._weight_gradient(
+                rows, gathered, *geometry, result.stride(), exact, splits, workspace, out
             )
-        return result.view(first, *kernel, second).permute(0, 4, 1, 2, 3), plans[0]
+            assert (~workspace_storage.isnan()).sum() == count
+        written = result.numel() if with_skip else result.numel() * cx // (cx + cs)
+        assert (~result_storage.isnan()).sum() == written
+        return result.view(first, *kernel, second).permute(0, 4, 1, 2, 3)
 
     def check(self, actual, mode):
         dtype, _, error = MODES[mode]
@@ -143,7 +152,7 @@ class Problem:
 def test_matches_float64(emulated, case, mode):
     dtype, exact, _ = MODES[mode]
     problem = Problem(case, dtype)
-    actual, _ = problem.run(emulated, exact=exact)
+    actual = problem.run(emulated, exact=exact)
     problem.check(actual, mode)
     _, conflicts, _ = emulated._counters()
     assert conflicts == 0
@@ -157,8 +166,7 @@ def test_matches_float64(emulated, case, mode):
 def test_any_number_of_splits(emulated, name, splits, mode):
     dtype, exact, _ = MODES[mode]
     problem = Problem(BY_NAME[name], dtype)
-    actual, plan = problem.run(emulated, exact=exact, splits=splits)
-    assert plan[0] == splits
+    actual = problem.run(emulated, exact=exact, splits=splits)
     problem.check(actual, mode)
 
 
@@ -167,7 +175,7 @@ def test_any_number_of_splits(emulated, name, splits, mode):
 def test_misaligned_tensors(emulated, name, mode):
     dtype, exact, _ = MODES[mode]
     problem = Problem(BY_NAME[name], dtype)
-    actual, _ = problem.run(emulated, exact=exact, odd=True)
+    actual = problem.run(emulated, exact=exact, odd=True)
     problem.check(actual, mode)
 
 
@@ -179,19 +187,48 @@ def test_the_same_bits_in_any_order(emulated, monkeypatch, name, mode):
     results = []
     for seed in (1, 1, 2, 77):
         monkeypatch.setenv("VINPAINT_EMULATOR_SEED", str(seed))
-        results.append(problem.run(emulated, exact=exact, splits=5)[0])
+        results.append(problem.run(emulated, exact=exact, splits=5))
     for other in results[1:]:
         assert torch.equal(results[0], other)
 
 
+def plan(emulated, cout, cin, kernel, size, *, stride=1, dilation=1, most=MOST_WORKSPACE):
+    """Of a convolution of 32 frames to ``size`` x ``size`` pixels."""
+    along = (1, stride, stride)
+    step = (1, dilation, dilation)
+    first = [-(d * (k - 1) // 2) for k, d in zip(kernel, step, strict=True)]
+    rows, gathered = (1, cout, 32, size, size), (1, cin, 32, size * stride, size * stride)
+    return emulated._weight_gradient_plan(rows, gathered, kernel, along, first, step, False, most)
+
+
 def test_few_rows_are_taken_as_columns(emulated):
-    _, (_, exchanged) = Problem(BY_NAME["few_rows"], torch.bfloat16).run(emulated)
-    assert exchanged
+    assert plan(emulated, 3, 32, FLAT, 128)[3]
+    assert not plan(emulated, 128, 3, FLAT, 64)[3]
+    assert not plan(emulated, 3, 32, FLAT, 64, stride=2)[3]
     strided = replace(BY_NAME["few_rows"], stride=(1, 2, 2))
     problem = Problem(strided, torch.bfloat16)
-    actual, (_, exchanged) = problem.run(emulated)
-    assert not exchanged
-    problem.check(actual, "bfloat16")
+    problem.check(problem.run(emulated), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ((16, 4, (5, 5, 5), 64), {}),
+        ((64, 4, (1, 5, 5), 128), {}),
+        ((128, 64, (3, 3, 3), 16), {"stride": 2}),
+        ((256, 256, (3, 3, 3), 16), {"dilation": 8}),
+        ((256, 256, FLAT, 32), {"dilation": 16}),
+        ((3, 32, FLAT, 128), {}),
+    ],
+)
+def test_splits_fill_the_multiprocessors(emulated, layer, options):
+    splits, blocks, workspace, _ = plan(emulated, *layer, **options)
+    assert 0.75 * 2 * 132 <= blocks <= 4 * 4 * 132
+    assert splits > 1
+    assert workspace <= MOST_WORKSPACE
+    # Half the workspace, half the splits, and at last none.
+    assert plan(emulated, *layer, **options, most=workspace // 2)[0] <= splits // 2
+    assert plan(emulated, *layer, **options, most=0)[:3:2] == [1, 0]
 
 
 def test_taps_on_padding_are_not_multiplied(emulated):
