@@ -6,12 +6,6 @@ namespace vinpaint::cuda {
 
 namespace {
 
-Storage storage_of(ScalarType dtype) {
-  return dtype == ScalarType::Half       ? Storage::kHalf
-         : dtype == ScalarType::BFloat16 ? Storage::kBFloat16
-                                         : Storage::kFloat;
-}
-
 const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
 
 // A mask as the kernels read it; of another type it is converted.
