@@ -45,21 +45,25 @@ constexpr int64_t masked_l1_chunks(const MaskedL1& p) {
   return (p.pixels() + kMaskedL1ChunkPixels - 1) / kMaskedL1ChunkPixels;
 }
 
-// Floats of workspace: a sum of differences and one of the mask for each chunk, then a loss a
-// group.
+// Doubles of workspace: one that holds a counter, a sum of differences and one of the mask for each
+// chunk, then for each frame, then a loss for each group.
 constexpr int64_t masked_l1_workspace(const MaskedL1& p) {
-  return 2 * p.all_frames() * masked_l1_chunks(p) + p.groups();
+  return 1 + 2 * p.all_frames() * (masked_l1_chunks(p) + 1) + p.groups();
 }
 
-// All pointers are device pointers; mask, workspace, loss (1) and scale (N, F) are float. `stream`
-// is a cudaStream_t. Returns null, or what CUDA has to say against the launch.
+// How a mask is stored: as bytes (or bools), in the type of pred, or as floats.
+enum class MaskStorage { kByte, kLikePred, kFloat };
+
+// All pointers are device pointers; loss (1) and scale (N, F) are float. `stream` is a
+// cudaStream_t. Returns null, or what CUDA has to say against the launch.
 const char* launch_masked_l1(const MaskedL1& p, Storage storage, const void* pred,
-                             const void* target, const float* mask, float* workspace, float* loss,
-                             float* scale, void* stream);
+                             const void* target, MaskStorage mask_storage, const void* mask,
+                             double* workspace, float* loss, float* scale, void* stream);
 
 // grad is the incoming gradient, one float on the device.
 const char* launch_masked_l1_backward(const MaskedL1& p, Storage storage, const float* grad,
-                                      const void* pred, const void* target, const float* mask,
+                                      const void* pred, const void* target,
+                                      MaskStorage mask_storage, const void* mask,
                                       const float* scale, void* grad_pred, void* stream);
 
 #endif  // VINPAINT_WITH_CUDA

@@ -41,4 +41,16 @@ VINPAINT_LIBRARY(m) {
   m.def(
       "_masked_l1_backward(Tensor grad, Tensor pred, Tensor target, Tensor mask, Tensor scale) "
       "-> Tensor");
+
+  // Frames (N, F, H, W, 3) and their mask as the networks read them: (N, 4, F, H', W') with H' and
+  // W' multiples of `grid`, and the same at half the height and width. What is not asked for comes
+  // back with no elements.
+  m.def(
+      "prepare_frames(Tensor frames, Tensor mask, Tensor mean, ScalarType dtype, int grid, "
+      "bool full, bool reduced) -> (Tensor full, Tensor reduced)");
+  // The networks' pixels in the hole, the frames' own elsewhere; and how many values in the hole
+  // are NaN.
+  m.def(
+      "composite_frames(Tensor completed, Tensor frames, Tensor mask) "
+      "-> (Tensor composited, Tensor invalid)");
 }

@@ -16,6 +16,8 @@
 #include <tuple>
 #include <vector>
 
+#include "storage.h"
+
 // Registers operators for a dispatch key. The emulator's library holds the CUDA operators under a
 // name of its own, for CPU tensors.
 #ifdef VINPAINT_EMULATOR
@@ -136,6 +138,13 @@ inline OptionalTensor cast(const OptionalTensor& t, ScalarType dtype) {
 // Sums, statistics and coefficients: double for double, float for everything else.
 inline ScalarType accumulation_dtype(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// How a tensor of a dtype that a GPU takes is stored.
+inline Storage storage_of(ScalarType dtype) {
+  return dtype == ScalarType::Half       ? Storage::kHalf
+         : dtype == ScalarType::BFloat16 ? Storage::kBFloat16
+                                         : Storage::kFloat;
 }
 
 inline bool is_supported(ScalarType dtype) {

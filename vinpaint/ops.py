@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators, typed: convolution with batch norm, ReLU and residual, and the loss inside the hole.
+"""The operators, typed: convolution with batch norm, ReLU and residual, the loss inside the hole, and
+the way from frames to the networks and back.
 
 Clips are (N, C, F, H, W). Results are channels last (``torch.channels_last_3d``); inputs of another
 layout are converted first. A kernel of depth 1 makes a convolution two-dimensional, frame by frame.
@@ -24,7 +25,7 @@ from torch.library import register_autograd, register_fake
 
 from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
 
-__all__ = ["conv_bias_relu", "conv_bn_relu", "masked_l1"]
+__all__ = ["composite_frames", "conv_bias_relu", "conv_bn_relu", "masked_l1", "prepare_frames"]
 
 _ops = torch.ops.vinpaint
 
@@ -453,3 +454,109 @@ def _masked_l1_gradients(
 
 register_autograd("vinpaint::masked_l1", _masked_l1_gradients, setup_context=_masked_l1_setup)
 _no_double_backward("masked_l1")
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def prepare_frames(
+    frames: Tensor,
+    mask: Tensor,
+    mean: Tensor,
+    *,
+    dtype: torch.dtype,
+    grid: int,
+    full: bool = True,
+    reduced: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """What the two networks read of a clip, in one pass: mean-filled frames and their mask.
+
+    Red, green and blue in [0, 1] with the mean in the hole, then the mask, 1 in the hole and 0
+    elsewhere. Height and width grow to multiples of ``grid`` by copies of the last row and column. A
+    pixel of the reduced clip is the average of four, hole or not; it is hole if any of the four is.
+
+    Args:
+        frames: (N, F, H, W, 3), uint8 or uint16.
+        mask: (N, F, H, W), uint8 or bool, nonzero in the hole.
+        mean: 3 values in [0, 1].
+        dtype: of the results: float32, bfloat16, float16 or (CPU) float64.
+        grid: an even number.
+        full: whether the clip at full size is wanted.
+        reduced: whether the clip at half the height and width is wanted.
+
+    Returns:
+        (N, 4, F, H', W') and (N, 4, F, H'/2, W'/2); (0,) for what is not wanted.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit; the message names the argument.
+
+    Equivalent to::
+
+        x = (frames / peak).permute(0, 4, 1, 2, 3)
+        x, hole = (F.pad(t, (0, right, 0, bottom, 0, 0), "replicate") for t in (x, mask[:, None] != 0))
+        small, small_hole = F.avg_pool3d(x, (1, 2, 2)), F.max_pool3d(hole, (1, 2, 2))
+        full = torch.cat([torch.where(hole, mean, x), hole], 1)
+        reduced = torch.cat([torch.where(small_hole, mean, small), small_hole], 1)
+    """
+    inputs: tuple[Tensor, Tensor] = _ops.prepare_frames(
+        frames, mask, mean, dtype, grid, full, reduced
+    )
+    return inputs
+
+
+@register_fake("vinpaint::prepare_frames")
+def _(
+    frames: Tensor,
+    mask: Tensor,  # noqa: ARG001
+    mean: Tensor,  # noqa: ARG001
+    dtype: torch.dtype,
+    grid: int,
+    full: bool,
+    reduced: bool,
+) -> tuple[Tensor, Tensor]:
+    n, f, h, w, _ = frames.shape
+    height, width = ((size + grid - 1) // grid * grid for size in (h, w))
+    like = frames.new_empty((0,), dtype=dtype)
+    return (
+        _empty_channels_last(like, (n, 4, f, height, width)) if full else like,
+        _empty_channels_last(like, (n, 4, f, height // 2, width // 2))
+        if reduced
+        else like.new_empty((0,)),
+    )
+
+
+def composite_frames(completed: Tensor, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The networks' pixels in the hole, the frames' own elsewhere, in one pass.
+
+    Values are clamped to [0, 1] and rounded once, to the nearest integer, ties to even. Nothing waits
+    for the device: what is not a number is counted, for the caller to look at when it likes.
+
+    Args:
+        completed: (N, 3, F, H', W'), float32, bfloat16, float16 or (CPU) float64; H' and W' may exceed
+            the frames', what lies beyond is not read.
+        frames: (N, F, H, W, 3), uint8 or uint16.
+        mask: (N, F, H, W), uint8 or bool, nonzero in the hole.
+
+    Returns:
+        ``composited``, of frames' shape and dtype, and ``invalid``, an int32 scalar: how many values
+        in the hole were NaN; they became 0.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit; the message names the argument.
+
+    Equivalent to::
+
+        fill = (completed[..., :H, :W].clamp(0, 1) * peak).round().permute(0, 2, 3, 4, 1)
+        composited = torch.where(mask[..., None] != 0, fill.to(frames.dtype), frames)
+    """
+    results: tuple[Tensor, Tensor] = _ops.composite_frames(completed, frames, mask)
+    return results
+
+
+@register_fake("vinpaint::composite_frames")
+def _(
+    completed: Tensor,  # noqa: ARG001
+    frames: Tensor,
+    mask: Tensor,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    return frames.new_empty(frames.shape), frames.new_empty((), dtype=torch.int32)

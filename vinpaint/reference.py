@@ -88,3 +88,46 @@ def masked_l1(pred: Tensor, target: Tensor, mask: Tensor, *, per_frame: bool = F
     error = (mask.to(wide) * (pred.to(wide) - target.to(wide)).abs()).sum(dims)
     count = mask.to(wide).sum(dims) * pred.shape[1]
     return torch.where(count > 0, error / count.clamp(min=1), 0).mean()
+
+
+def prepare_frames(
+    frames: Tensor,
+    mask: Tensor,
+    mean: Tensor,
+    *,
+    dtype: torch.dtype,
+    grid: int,
+    full: bool = True,
+    reduced: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Mean-filled frames with their mask as a fourth channel, padded to the grid; and at half size."""
+    x = (frames.to(torch.float32) / torch.iinfo(frames.dtype).max).to(dtype)
+    x, hole = x.permute(0, 4, 1, 2, 3), (mask != 0).to(dtype).unsqueeze(1)
+    bottom, right = -x.shape[-2] % grid, -x.shape[-1] % grid
+    x, hole = (F.pad(t, (0, right, 0, bottom, 0, 0), mode="replicate") for t in (x, hole))
+    n, _, f, h, w = x.shape
+
+    def filled(pixels: Tensor, where: Tensor) -> Tensor:
+        fill = mean.to(dtype).view(1, 3, 1, 1, 1)
+        return torch.cat([torch.where(where > 0, fill, pixels), where], dim=1)
+
+    def quarters(t: Tensor) -> Tensor:
+        return t.reshape(n, t.shape[1], f, h // 2, 2, w // 2, 2)
+
+    return (
+        filled(x, hole) if full else x.new_empty((0,)),
+        filled(quarters(x).mean((4, 6)), quarters(hole).amax((4, 6)))
+        if reduced
+        else x.new_empty((0,)),
+    )
+
+
+def composite_frames(completed: Tensor, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``completed``, clamped and rounded, in the hole, and ``frames`` elsewhere; and how many are NaN."""
+    height, width = frames.shape[2:4]
+    fill = completed[..., :height, :width].permute(0, 2, 3, 4, 1).to(torch.float32)
+    hole = (mask != 0).unsqueeze(-1)
+    invalid = (fill.isnan() & hole).sum(dtype=torch.int32)
+    values = (fill.nan_to_num(0).clamp(0, 1) * torch.iinfo(frames.dtype).max).round()
+    whole = torch.where(hole, values, frames.to(torch.float32))
+    return whole.to(torch.int32).to(frames.dtype), invalid

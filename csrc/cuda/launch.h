@@ -3,11 +3,14 @@
 // a kernel, on a GPU or in the emulator.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../storage.h"
 
 #ifdef VINPAINT_EMULATOR
+#include <cstring>
+
 #include "../emulator/emulator.h"
 #define __global__
 #define __device__
@@ -67,6 +70,18 @@ const char* launch(void (*kernel)(P...), Index3 grid, int threads, int shared_by
            static_cast<cudaStream_t>(stream)>>>(arguments...);
   // clang-format on
   const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#endif
+}
+
+// Fills memory of the device with zeros, in the order of `stream`. Returns as launch does.
+inline const char* clear(void* memory, size_t bytes, void* stream) {
+#ifdef VINPAINT_EMULATOR
+  (void)stream;
+  std::memset(memory, 0, bytes);
+  return nullptr;
+#else
+  const cudaError_t error = cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream));
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #endif
 }

@@ -6,13 +6,23 @@ namespace vinpaint::cuda {
 
 namespace {
 
-Storage storage_of(ScalarType dtype) {
-  return dtype == ScalarType::Half       ? Storage::kHalf
-         : dtype == ScalarType::BFloat16 ? Storage::kBFloat16
-                                         : Storage::kFloat;
-}
-
 const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
+
+// A mask as the kernels read it; of another type it is converted.
+struct Mask {
+  explicit Mask(const Tensor& mask, const Tensor& pred)
+      : tensor(mask), storage(MaskStorage::kFloat) {
+    const ScalarType dtype = mask.scalar_type();
+    if (dtype == ScalarType::Byte || dtype == ScalarType::Bool)
+      storage = MaskStorage::kByte;
+    else if (dtype == pred.scalar_type())
+      storage = MaskStorage::kLikePred;
+    else
+      tensor = cast(mask, ScalarType::Float);
+  }
+  Tensor tensor;
+  MaskStorage storage;
+};
 
 std::tuple<Tensor, Tensor> masked_l1_cuda(const Tensor& pred, const Tensor& target,
                                           const Tensor& mask, bool per_frame) {
@@ -25,13 +35,13 @@ std::tuple<Tensor, Tensor> masked_l1_cuda(const Tensor& pred, const Tensor& targ
     torch::stable::zero_(scale);
     return {loss, scale};
   }
-  const Tensor float_mask = cast(mask, ScalarType::Float);
-  p.mask = strides_of(float_mask);
-  const Tensor workspace = empty_like(pred, {masked_l1_workspace(p)}, ScalarType::Float);
+  const Mask m(mask, pred);
+  p.mask = strides_of(m.tensor);
+  const Tensor workspace = empty_like(pred, {masked_l1_workspace(p)}, ScalarType::Double);
   launch(pred, [&](void* stream) {
     return launch_masked_l1(p, storage_of(pred.scalar_type()), pred.const_data_ptr(),
-                            target.const_data_ptr(), floats(float_mask),
-                            static_cast<float*>(workspace.mutable_data_ptr()),
+                            target.const_data_ptr(), m.storage, m.tensor.const_data_ptr(),
+                            static_cast<double*>(workspace.mutable_data_ptr()),
                             static_cast<float*>(loss.mutable_data_ptr()),
                             static_cast<float*>(scale.mutable_data_ptr()), stream);
   });
@@ -46,15 +56,15 @@ Tensor masked_l1_backward_cuda(const Tensor& grad, const Tensor& pred, const Ten
 
   const Tensor grad_pred = empty_channels_last(pred, sizes_of(pred), pred.scalar_type());
   if (pred.numel() == 0) return grad_pred;
-  const Tensor float_mask = cast(mask, ScalarType::Float),
-               float_grad = cast(grad, ScalarType::Float);
+  const Mask m(mask, pred);
+  const Tensor float_grad = cast(grad, ScalarType::Float);
   const Tensor float_scale = torch::stable::contiguous(cast(scale, ScalarType::Float));
-  p.mask = strides_of(float_mask);
+  p.mask = strides_of(m.tensor);
   p.grad = strides_of(grad_pred);
   launch(pred, [&](void* stream) {
     return launch_masked_l1_backward(p, storage_of(pred.scalar_type()), floats(float_grad),
-                                     pred.const_data_ptr(), target.const_data_ptr(),
-                                     floats(float_mask), floats(float_scale),
+                                     pred.const_data_ptr(), target.const_data_ptr(), m.storage,
+                                     m.tensor.const_data_ptr(), floats(float_scale),
                                      grad_pred.mutable_data_ptr(), stream);
   });
   return grad_pred;

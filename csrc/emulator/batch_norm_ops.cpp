@@ -12,11 +12,7 @@ namespace {
 
 Rows rows_of(const Tensor& t) { return {t.size(0), t.size(1)}; }
 
-Storage storage_of(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Half       ? Storage::kHalf
-         : t.scalar_type() == ScalarType::BFloat16 ? Storage::kBFloat16
-                                                   : Storage::kFloat;
-}
+Storage storage_of(const Tensor& t) { return vinpaint::storage_of(t.scalar_type()); }
 
 float* floats(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 float* floats(const OptionalTensor& t) { return t ? floats(*t) : nullptr; }
