@@ -116,6 +116,27 @@ __device__ inline void sync_some(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// --- values
+// ------------------------------------------------------------------------------------------------
+
+// The larger of two values, or NaN if one is that.
+__device__ inline float larger(float a, float b) {
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+}
+
+// Two values as 32 bits, the first in the lower half: `pack` in a single instruction.
+template <class T>
+__device__ inline uint32_t pack_pair(float first, float second) {
+  uint32_t pair;
+  if constexpr (std::is_same_v<T, BFloat16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+
 // --- products
 // ------------------------------------------------------------------------------------------------
 

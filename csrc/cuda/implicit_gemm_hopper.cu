@@ -42,6 +42,16 @@ struct Tiling {
   static constexpr int shared_bytes = stages * stage_bytes + static_cast<int>(sizeof(Shared));
 };
 
+// The product and what every tile needs of it.
+struct Plan {
+  ImplicitGemm g;
+  int tiles;         // of all blocks together
+  int column_tiles;  // along the output channels
+  int phases;        // of the output, all axes
+  int positions[3];  // along the axes, of one phase
+  int patches[3];    // along the axes
+};
+
 // The positions of a patch, in the order along W, H and F.
 struct Patch {
   int number;    // those that do not exist follow the others
@@ -73,15 +83,18 @@ __device__ inline void add_live_taps(const Axis& a, const AxisTaps& t, int first
 // Patches are numbered along F first, then W, H and the batch, so that two neighbours mostly have
 // the same taps; tiles go through the columns first, then the phases of the same patches.
 template <int Patches, int Columns>
-__device__ Tile<Patches> locate(const ImplicitGemm& g, int index) {
+__device__ Tile<Patches> locate(const Plan& plan, int index) {
+  const ImplicitGemm& g = plan.g;
   Tile<Patches> t;
-  const int column_tiles = g.out_channels / Columns, phases = g.phases();
-  t.column = index % column_tiles * Columns;
-  t.phase = index / column_tiles % phases;
-  const int pair = index / column_tiles / phases;
+  t.column = index % plan.column_tiles * Columns;
+  index /= plan.column_tiles;
+  t.phase = index % plan.phases;
+  const int pair = index / plan.phases;
   for (int axis = 2, rest = t.phase; axis >= 0; --axis) {
-    t.phases[axis] = rest % g.axes[axis].phases;
-    rest /= g.axes[axis].phases;
+    const bool one = g.axes[axis].phases == 1;
+    static_assert(kMostPhases == 2);
+    t.phases[axis] = one ? 0 : rest & 1;
+    rest = one ? rest : rest >> 1;
     t.begin[axis] = t.end[axis] = 0;
   }
 #pragma unroll
@@ -91,18 +104,16 @@ __device__ Tile<Patches> locate(const ImplicitGemm& g, int index) {
     constexpr int order[3] = {0, 2, 1};
 #pragma unroll
     for (const int axis : order) {
-      const int count = static_cast<int>(g.patches(axis));
-      p.first[axis] = rest % count << g.patch_log2[axis];
-      rest /= count;
+      p.first[axis] = rest % plan.patches[axis] << g.patch_log2[axis];
+      rest /= plan.patches[axis];
     }
     p.batch = rest;
     if (rest >= g.batch) continue;
 #pragma unroll
     for (int axis = 0; axis < 3; ++axis) {
-      const Axis& a = g.axes[axis];
-      const int past = p.first[axis] + (1 << g.patch_log2[axis]), most = a.positions();
-      add_live_taps(a, a.taps[t.phases[axis]], p.first[axis], (past < most ? past : most) - 1,
-                    &t.begin[axis], &t.end[axis]);
+      const int past = p.first[axis] + (1 << g.patch_log2[axis]), most = plan.positions[axis];
+      add_live_taps(g.axes[axis], g.axes[axis].taps[t.phases[axis]], p.first[axis],
+                    (past < most ? past : most) - 1, &t.begin[axis], &t.end[axis]);
     }
   }
   return t;
@@ -129,16 +140,16 @@ struct Ring {
 // One thread copies, for every tile of the block and every step of it, the inputs of each patch
 // under one tap and the weights of that tap.
 template <int Patches, int Columns, class Shared>
-__device__ void copy_steps(const ImplicitGemm& g, int tiles, const TensorMap& x_map,
-                           const TensorMap& skip_map, const TensorMap& weight_map, char* stages,
-                           Shared& shared) {
+__device__ void copy_steps(const Plan& plan, const TensorMap& x_map, const TensorMap& skip_map,
+                           const TensorMap& weight_map, char* stages, Shared& shared) {
   using Tiles = Tiling<Patches, Columns>;
+  const ImplicitGemm& g = plan.g;
   Ring<Tiles::stages> ring;
   prefetch(x_map);
   prefetch(skip_map);
   prefetch(weight_map);
-  for (int index = block_index().x; index < tiles; index += grid_size().x) {
-    const Tile<Patches> t = locate<Patches, Columns>(g, index);
+  for (int index = block_index().x; index < plan.tiles; index += grid_size().x) {
+    const Tile<Patches> t = locate<Patches, Columns>(plan, index);
     const AxisTaps &frames = g.axes[0].taps[t.phases[0]], &rows = g.axes[1].taps[t.phases[1]],
                    &columns = g.axes[2].taps[t.phases[2]];
     for (int f = t.begin[0]; f < t.end[0]; ++f)
@@ -209,7 +220,7 @@ struct alignas(16) Words {
 // Of one thread: the rows of the tile that its sums belong to.
 template <int Patches>
 struct Rows {
-  int64_t offset[Patches][2];  // of the row's first column in the output, for rows l / 4 and + 8
+  int64_t offset[Patches][2];  // of row l / 4 in the output, at the tile's first column; and of + 8
   bool valid[Patches][2];      // false where the patch reaches past the output
 };
 
@@ -233,13 +244,10 @@ __device__ Rows<Patches> rows_of(const ImplicitGemm& g, const Tile<Patches>& t, 
         rest >>= log2;
         valid = valid && at[axis] < g.axes[axis].out;
       }
+      const int pixel =
+          ((own.batch * g.axes[0].out + at[0]) * g.axes[1].out + at[1]) * g.axes[2].out + at[2];
       rows.valid[m][half] = valid;
-      rows.offset[m][half] =
-          (((static_cast<int64_t>(own.batch) * g.axes[0].out + at[0]) * g.axes[1].out + at[1]) *
-               g.axes[2].out +
-           at[2]) *
-              g.out_channels +
-          t.column;
+      rows.offset[m][half] = static_cast<int64_t>(pixel) * g.out_channels + t.column;
     }
   return rows;
 }
@@ -258,49 +266,52 @@ __device__ int count_positions(const ImplicitGemm& g, const Tile<Patches>& t, co
   return count;
 }
 
+// Two neighbouring floats.
+struct alignas(8) Pair {
+  float value[2];
+};
+
 // Makes the output of the sums and stores it: a thread puts 4 times 2 neighbouring columns together
-// with its quad's, so that each stores 8. The sums become the stored values.
+// with its quad's, so that each stores 8. The sums become the output before it is rounded.
 template <class T, int Patches, int Columns>
 __device__ void store_tile(const ImplicitGemm& g, const Epilogue& e, const Tile<Patches>& t,
                            const Rows<Patches>& rows, float (&sums)[Patches][Columns / 2], T* out,
                            int lane) {
   const int quad = lane % 4;
+  const float floor = g.relu ? 0.0f : float_of(0xff800000u);  // or minus infinity
   const auto* const residual = static_cast<const T*>(e.residual);
 #pragma unroll
   for (int chunk = 0; chunk < Columns / 32; ++chunk) {
-    float bias[8] = {};
+    Pair bias[4] = {};
     if (e.bias != nullptr) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
-        bias[i] = e.bias[t.column + chunk * 32 + i / 2 * 8 + quad * 2 + i % 2];
+      for (int j = 0; j < 4; ++j)
+        bias[j] = *reinterpret_cast<const Pair*>(e.bias + t.column + chunk * 32 + j * 8 + quad * 2);
     }
 #pragma unroll
     for (int m = 0; m < Patches; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int64_t place = rows.offset[m][half] + chunk * 32 + quad * 8;
-        const bool valid = rows.valid[m][half];
+        float* const own = &sums[m][chunk * 16 + half * 2];
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            own[j * 4 + i] = larger(own[j * 4 + i] + bias[j].value[i], floor);
         Words words{};
         if (residual != nullptr) {
-          if (valid) words = *reinterpret_cast<const Words*>(residual + place);
+          if (rows.valid[m][half]) words = *reinterpret_cast<const Words*>(residual + place);
           transpose_quad(words.word, lane);
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) own[j * 4 + i] += unpack<T>(words.word[j], i);
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          float* const pair = &sums[m][chunk * 16 + j * 4 + half * 2];
-#pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float v = pair[i] + bias[j * 2 + i];
-            if (g.relu && v < 0) v = 0;
-            if (residual != nullptr) v += unpack<T>(words.word[j], i);
-            pair[i] = v;
-          }
-          words.word[j] = pack<T>(pair[0], pair[1]);
-#pragma unroll
-          for (int i = 0; i < 2; ++i) pair[i] = unpack<T>(words.word[j], i);
-        }
+        for (int j = 0; j < 4; ++j) words.word[j] = pack_pair<T>(own[j * 4], own[j * 4 + 1]);
         transpose_quad(words.word, lane);
-        if (valid) *reinterpret_cast<Words*>(out + place) = words;
+        if (rows.valid[m][half]) *reinterpret_cast<Words*>(out + place) = words;
       }
   }
 }
@@ -329,11 +340,11 @@ __device__ void sum_columns(const Rows<Patches>& rows, const float (&sums)[Patch
 
 // Count, mean and squared deviations of the stored values over a patch. Together: the threads that
 // hold the patch.
-template <int Patches, int Columns, class Shared>
+template <class T, int Patches, int Columns, class Shared>
 __device__ void store_statistics(const ImplicitGemm& g, const Epilogue& e, const Tile<Patches>& t,
                                  const Patch& own, const Rows<Patches>& rows,
-                                 const float (&sums)[Patches][Columns / 2], Shared& shared,
-                                 int consumer, int warp, int lane) {
+                                 float (&sums)[Patches][Columns / 2], Shared& shared, int consumer,
+                                 int warp, int lane) {
   constexpr int warps = kConsumers * kGroup / kWarp / Patches, threads = warps * kWarp;
   const int patch = Patches == 1 ? 0 : consumer, barrier = 1 + patch;
   const int column = (warp - patch * warps) * kWarp + lane;  // one a thread
@@ -346,6 +357,14 @@ __device__ void store_statistics(const ImplicitGemm& g, const Epilogue& e, const
     return sum;
   };
 
+#pragma unroll
+  for (int m = 0; m < Patches; ++m)
+#pragma unroll
+    for (int i = 0; i < Columns / 2; i += 2) {
+      const uint32_t stored = pack_pair<T>(sums[m][i], sums[m][i + 1]);
+      sums[m][i] = unpack<T>(stored, 0);
+      sums[m][i + 1] = unpack<T>(stored, 1);
+    }
   sum_columns<Patches, Columns>(rows, sums, lane, shared.sums[warp],
                                 [](float value, int) { return value; });
   sync_some(barrier, threads);
@@ -368,13 +387,14 @@ __device__ void store_statistics(const ImplicitGemm& g, const Epilogue& e, const
 
 // A warpgroup multiplies what has been copied, step by step, and turns the sums into output.
 template <class T, int Patches, int Columns, class Shared>
-__device__ void multiply_steps(const ImplicitGemm& g, const Epilogue& e, int tiles, T* out,
-                               const char* stages, Shared& shared, int warp, int lane) {
+__device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, const char* stages,
+                               Shared& shared, int warp, int lane) {
   using Tiles = Tiling<Patches, Columns>;
+  const ImplicitGemm& g = plan.g;
   const int consumer = warp / 4;
   Ring<Tiles::stages> ring;
-  for (int index = block_index().x; index < tiles; index += grid_size().x) {
-    const Tile<Patches> t = locate<Patches, Columns>(g, index);
+  for (int index = block_index().x; index < plan.tiles; index += grid_size().x) {
+    const Tile<Patches> t = locate<Patches, Columns>(plan, index);
     const int steps = steps_of(g, t);
     float sums[Patches][Columns / 2];
 #pragma unroll
@@ -412,7 +432,7 @@ __device__ void multiply_steps(const ImplicitGemm& g, const Epilogue& e, int til
     const Rows<Patches> rows = rows_of(g, t, own, consumer, warp, lane);
     store_tile<T, Patches, Columns>(g, e, t, rows, sums, out, lane);
     if (e.means != nullptr)
-      store_statistics<Patches, Columns>(g, e, t, own, rows, sums, shared, consumer, warp, lane);
+      store_statistics<T, Patches, Columns>(g, e, t, own, rows, sums, shared, consumer, warp, lane);
   }
 }
 
@@ -421,7 +441,7 @@ __device__ void multiply_steps(const ImplicitGemm& g, const Epilogue& e, int til
 // whose outside is zero, and that tap's weights; two multiply them in the tensor cores.
 template <class T, int Patches, int Columns>
 __global__ void __launch_bounds__(kThreads, 1)
-    implicit_gemm_hopper_kernel(const ImplicitGemm g, const Epilogue e, int tiles,
+    implicit_gemm_hopper_kernel(const Plan plan, const Epilogue e,
                                 const __grid_constant__ TensorMap x_map,
                                 const __grid_constant__ TensorMap skip_map,
                                 const __grid_constant__ TensorMap weight_map, T* out) {
@@ -442,11 +462,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warp < kGroup / kWarp) {
     shrink_registers<kCopyRegisters>();
     if (thread_index() == 0)
-      copy_steps<Patches, Columns>(g, tiles, x_map, skip_map, weight_map, stages, shared);
+      copy_steps<Patches, Columns>(plan, x_map, skip_map, weight_map, stages, shared);
   } else {
     grow_registers<kProductRegisters>();
-    multiply_steps<T, Patches, Columns>(g, e, tiles, out, stages, shared, warp - kGroup / kWarp,
-                                        lane);
+    multiply_steps<T, Patches, Columns>(plan, e, out, stages, shared, warp - kGroup / kWarp, lane);
   }
 }
 
@@ -491,10 +510,19 @@ const char* launch_tiling(const ImplicitGemm& g, Storage storage, const void* x,
                 : encode(&skip_map, storage, boxed_input(g, x, g.x_channels));  // not read
   if (error == nullptr) error = encode(&weight_map, storage, boxed_weight);
   if (error != nullptr) return error;
-  const int tiles = static_cast<int>(tile_count<Patches>(g, Columns));
+  Plan plan{g,
+            static_cast<int>(tile_count<Patches>(g, Columns)),
+            g.out_channels / Columns,
+            g.phases(),
+            {},
+            {}};
+  for (int axis = 0; axis < 3; ++axis) {
+    plan.positions[axis] = g.axes[axis].positions();
+    plan.patches[axis] = static_cast<int>(g.patches(axis));
+  }
   return launch(implicit_gemm_hopper_kernel<T, Patches, Columns>,
-                {tiles < processors ? tiles : processors, 1, 1}, kThreads,
-                Tiling<Patches, Columns>::shared_bytes, stream, g, e, tiles, x_map, skip_map,
+                {plan.tiles < processors ? plan.tiles : processors, 1, 1}, kThreads,
+                Tiling<Patches, Columns>::shared_bytes, stream, plan, e, x_map, skip_map,
                 weight_map, static_cast<T*>(out));
 }
 
@@ -511,13 +539,13 @@ int64_t clocks(const ImplicitGemm& g, int processors) {
 }  // namespace
 
 bool hopper_takes(const ImplicitGemm& g, Storage storage) {
-  const int64_t smallest_tiles = g.row_blocks() * (g.out_channels / 64);
+  constexpr int64_t most = int64_t{1} << 30;  // the kernel counts rows and tiles in 32 bits
   bool short_steps = true;
   for (const Axis& a : g.axes) short_steps = short_steps && (a.in_step == 1 || a.in_step == 2);
   return storage != Storage::kFloat && g.x_channels % kSlice == 0 &&
          g.skip_channels % kSlice == 0 && g.out_channels % 64 == 0 && g.weight_row % 8 == 0 &&
-         g.weight_tap % 8 == 0 && short_steps && smallest_tiles < int64_t{1} << 30 &&
-         hopper_processors() > 0;
+         g.weight_tap % 8 == 0 && short_steps && g.row_blocks() * kPatchRows < most &&
+         g.row_blocks() * (g.out_channels / 64) < most && hopper_processors() > 0;
 }
 
 const char* launch_implicit_gemm_hopper(const ImplicitGemm& g, Storage storage, const void* x,
