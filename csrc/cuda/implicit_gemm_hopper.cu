@@ -33,6 +33,7 @@ struct Tiling {
 
   // Behind the stages.
   struct Shared {
+    float bias[warps][Columns];        // a copy for each warp
     float sums[warps][Columns];        // of the output over a warp's rows
     float deviations[warps][Columns];  // their squared deviations from the mean
     float means[Patches][Columns];     // over a patch
@@ -271,48 +272,50 @@ struct alignas(8) Pair {
   float value[2];
 };
 
-// Makes the output of the sums and stores it: a thread puts 4 times 2 neighbouring columns together
-// with its quad's, so that each stores 8. The sums become the output before it is rounded.
-template <class T, int Patches, int Columns>
-__device__ void store_tile(const ImplicitGemm& g, const Epilogue& e, const Tile<Patches>& t,
+// Makes the output of the sums and stores it, a piece at a time: of one row, a thread puts 4 times
+// 2 neighbouring columns together with its quad's, so that each loads and stores 8. The sums become
+// the output before it is rounded. `await` is called when the first loads are under way.
+template <class T, int Patches, int Columns, class F>
+__device__ void store_tile(const ImplicitGemm& g, const void* residual, const float* bias,
                            const Rows<Patches>& rows, float (&sums)[Patches][Columns / 2], T* out,
-                           int lane) {
+                           int lane, const F& await) {
+  constexpr int pieces = Columns / 32 * Patches * 2, ahead = pieces < 8 ? pieces : 8;
   const int quad = lane % 4;
   const float floor = g.relu ? 0.0f : float_of(0xff800000u);  // or minus infinity
-  const auto* const residual = static_cast<const T*>(e.residual);
+  Words added[ahead] = {};
+  const auto load = [&](int piece) {
+    const int chunk = piece / (2 * Patches), m = piece / 2 % Patches, half = piece % 2;
+    if (residual != nullptr && rows.valid[m][half])
+      added[piece % ahead] = *reinterpret_cast<const Words*>(
+          static_cast<const T*>(residual) + rows.offset[m][half] + chunk * 32 + quad * 8);
+  };
 #pragma unroll
-  for (int chunk = 0; chunk < Columns / 32; ++chunk) {
-    Pair bias[4] = {};
-    if (e.bias != nullptr) {
+  for (int piece = 0; piece < ahead; ++piece) load(piece);
+  await();
+#pragma unroll
+  for (int piece = 0; piece < pieces; ++piece) {
+    const int chunk = piece / (2 * Patches), m = piece / 2 % Patches, half = piece % 2;
+    float* const own = &sums[m][chunk * 16 + half * 2];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const Pair b = *reinterpret_cast<const Pair*>(bias + chunk * 32 + j * 8 + quad * 2);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) own[j * 4 + i] = larger(own[j * 4 + i] + b.value[i], floor);
+    }
+    Words words = added[piece % ahead];
+    if (residual != nullptr) {
+      if (piece + ahead < pieces) load(piece + ahead);
+      transpose_quad(words.word, lane);
 #pragma unroll
       for (int j = 0; j < 4; ++j)
-        bias[j] = *reinterpret_cast<const Pair*>(e.bias + t.column + chunk * 32 + j * 8 + quad * 2);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) own[j * 4 + i] += unpack<T>(words.word[j], i);
     }
 #pragma unroll
-    for (int m = 0; m < Patches; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int64_t place = rows.offset[m][half] + chunk * 32 + quad * 8;
-        float* const own = &sums[m][chunk * 16 + half * 2];
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-#pragma unroll
-          for (int i = 0; i < 2; ++i)
-            own[j * 4 + i] = larger(own[j * 4 + i] + bias[j].value[i], floor);
-        Words words{};
-        if (residual != nullptr) {
-          if (rows.valid[m][half]) words = *reinterpret_cast<const Words*>(residual + place);
-          transpose_quad(words.word, lane);
-#pragma unroll
-          for (int j = 0; j < 4; ++j)
-#pragma unroll
-            for (int i = 0; i < 2; ++i) own[j * 4 + i] += unpack<T>(words.word[j], i);
-        }
-#pragma unroll
-        for (int j = 0; j < 4; ++j) words.word[j] = pack_pair<T>(own[j * 4], own[j * 4 + 1]);
-        transpose_quad(words.word, lane);
-        if (rows.valid[m][half]) *reinterpret_cast<Words*>(out + place) = words;
-      }
+    for (int j = 0; j < 4; ++j) words.word[j] = pack_pair<T>(own[j * 4], own[j * 4 + 1]);
+    transpose_quad(words.word, lane);
+    if (rows.valid[m][half])
+      *reinterpret_cast<Words*>(out + rows.offset[m][half] + chunk * 32 + quad * 8) = words;
   }
 }
 
@@ -401,6 +404,11 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
     for (int m = 0; m < Patches; ++m)
 #pragma unroll
       for (int i = 0; i < Columns / 2; ++i) sums[m][i] = 0;
+    float bias[Columns / kWarp] = {};
+    if (e.bias != nullptr) {
+#pragma unroll
+      for (int i = 0; i < Columns / kWarp; ++i) bias[i] = e.bias[t.column + i * kWarp + lane];
+    }
     int before = -1;  // the stage whose products may still be under way
     for (int step = 0; step < steps; ++step) {
       const char* const stage = stages + ring.stage * Tiles::stage_bytes;
@@ -423,14 +431,17 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
       before = ring.stage;
       ring.advance();
     }
-    await_products<0>();
-#pragma unroll
-    for (int m = 0; m < Patches; ++m) pin(sums[m]);
-    if (before >= 0 && lane == 0) arrive(&shared.empty[before]);
-
     const Patch own = consumer == 0 ? t.patches[0] : t.patches[Patches - 1];
     const Rows<Patches> rows = rows_of(g, t, own, consumer, warp, lane);
-    store_tile<T, Patches, Columns>(g, e, t, rows, sums, out, lane);
+#pragma unroll
+    for (int i = 0; i < Columns / kWarp; ++i) shared.bias[warp][i * kWarp + lane] = bias[i];
+    sync_warp();
+    store_tile<T, Patches, Columns>(g, e.residual, shared.bias[warp], rows, sums, out, lane, [&] {
+      await_products<0>();
+#pragma unroll
+      for (int m = 0; m < Patches; ++m) pin(sums[m]);
+      if (before >= 0 && lane == 0) arrive(&shared.empty[before]);
+    });
     if (e.means != nullptr)
       store_statistics<T, Patches, Columns>(g, e, t, own, rows, sums, shared, consumer, warp, lane);
   }
