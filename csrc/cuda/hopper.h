@@ -13,6 +13,21 @@
 
 #include "device.h"
 
+namespace vinpaint {
+
+// A tensor of a 16-bit type and the box that copy_tile takes from it; the axis whose values are
+// neighbours comes first.
+struct BoxedTensor {
+  const void* data;    // device memory, 16-byte aligned
+  int rank;            // 3 or 5
+  int64_t sizes[5];    // in elements
+  int64_t strides[5];  // in elements; of the first, 1
+  int box[5];          // elements copied along each axis
+  int steps[5];        // from one copied element to the next; of the first, 1
+};
+
+}  // namespace vinpaint
+
 #ifdef VINPAINT_EMULATOR
 #include "../emulator/hopper.h"
 #else
@@ -244,17 +259,6 @@ __device__ inline uint64_t operand(const void* row) {
 
 // --- on the host
 // ------------------------------------------------------------------------------------------------
-
-// A tensor of a 16-bit type and the box that copy_tile takes from it; the axis whose values are
-// neighbours comes first.
-struct BoxedTensor {
-  const void* data;    // device memory, 16-byte aligned
-  int rank;            // 3 or 5
-  int64_t sizes[5];    // in elements
-  int64_t strides[5];  // in elements; of the first, 1
-  int box[5];          // elements copied along each axis
-  int steps[5];        // from one copied element to the next; of the first, 1
-};
 
 // Writes the map of `t` for copies in the swizzled layout. Returns null, or what is wrong.
 const char* encode(TensorMap* map, Storage storage, const BoxedTensor& t);

@@ -547,6 +547,23 @@ int64_t clocks(const ImplicitGemm& g, int processors) {
   return rounds * (products > copies ? products : copies);
 }
 
+// The fastest by `clocks`; among equals the last.
+template <class T>
+auto choose_tiling(const ImplicitGemm& g, int processors) {
+  auto best = launch_tiling<T, 1, 64>;
+  int64_t fewest = clocks<1, 64>(g, processors);
+  const auto consider = [&](int columns, int64_t needed, decltype(best) tiling) {
+    if (g.out_channels % columns != 0 || needed > fewest) return;
+    fewest = needed;
+    best = tiling;
+  };
+  consider(64, clocks<2, 64>(g, processors), launch_tiling<T, 2, 64>);
+  consider(128, clocks<1, 128>(g, processors), launch_tiling<T, 1, 128>);
+  consider(128, clocks<2, 128>(g, processors), launch_tiling<T, 2, 128>);
+  consider(256, clocks<1, 256>(g, processors), launch_tiling<T, 1, 256>);
+  return best;
+}
+
 }  // namespace
 
 bool hopper_takes(const ImplicitGemm& g, Storage storage) {
@@ -564,26 +581,14 @@ const char* launch_implicit_gemm_hopper(const ImplicitGemm& g, Storage storage, 
                                         const Epilogue& epilogue, void* out, void* stream) {
   if (!hopper_takes(g, storage)) return "not a product for compute capability 9.0, or not there";
   const int processors = hopper_processors();
-  const auto with_tiling = [&](auto type) -> const char* {
+  return with_storage(storage, [&](auto type) -> const char* {
     using T = decltype(type);
-    if constexpr (std::is_same_v<T, float>) {
+    if constexpr (std::is_same_v<T, float>)
       return nullptr;  // hopper_takes none
-    } else {
-      const auto start = [&](auto function) {
-        return function(g, storage, x, skip, weight, epilogue, out, processors, stream);
-      };
-      const int64_t narrow_clocks = clocks<1, 64>(g, processors),
-                    tall_clocks = clocks<2, 64>(g, processors);
-      int64_t best = narrow_clocks < tall_clocks ? narrow_clocks : tall_clocks;
-      const bool by_128 = g.out_channels % 128 == 0, by_256 = g.out_channels % 256 == 0;
-      if (by_256 && clocks<1, 256>(g, processors) <= best) return start(launch_tiling<T, 1, 256>);
-      if (by_128 && clocks<2, 128>(g, processors) <= best) return start(launch_tiling<T, 2, 128>);
-      if (by_128 && clocks<1, 128>(g, processors) <= best) return start(launch_tiling<T, 1, 128>);
-      if (tall_clocks <= best) return start(launch_tiling<T, 2, 64>);
-      return start(launch_tiling<T, 1, 64>);
-    }
-  };
-  return with_storage(storage, with_tiling);
+    else
+      return choose_tiling<T>(g, processors)(g, storage, x, skip, weight, epilogue, out, processors,
+                                             stream);
+  });
 }
 
 }  // namespace vinpaint
