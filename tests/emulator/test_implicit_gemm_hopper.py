@@ -55,6 +55,7 @@ CASES = [
     Case("frames", (1, 64), kernel=(3, 3, 3), clip=(1, 3, 8, 8)),
     Case("two_inputs", (1, 64), channels=(128, 64, 64), relu=True, residual=True),
     Case("two_patches", (2, 64), clip=(1, 11, 7, 6), residual=True),
+    Case("second_patch_missing", (2, 64), clip=(1, 9, 8, 8), residual=True),
     Case("columns_128", (1, 128), channels=(64, 64, 128), clip=(1, 5, 6, 8), relu=True),
     Case(
         "two_patches_of_128",
@@ -75,7 +76,7 @@ CASES = [
     Case("dilation_in_time", (1, 64), kernel=(3, 3, 3), dilation=(2, 4, 4), clip=(1, 3, 8, 8)),
     Case("beyond_the_frame", (2, 64), dilation=(1, 16, 16), clip=(1, 9, 9, 10)),
     Case("stride", (2, 64), stride=(1, 2, 2), clip=(1, 9, 17, 14), residual=True),
-    Case("stride_in_time", (1, 64), kernel=(3, 3, 3), stride=(2, 2, 2), clip=(2, 5, 9, 13)),
+    Case("stride_in_time", (2, 64), kernel=(3, 3, 3), stride=(2, 2, 2), clip=(2, 5, 9, 13)),
     Case("kernel_5", (1, 128), kernel=(1, 5, 5), channels=(64, 0, 128), clip=(1, 2, 8, 9)),
     Case("pointwise", (1, 64), kernel=(1, 1, 1), channels=(128, 0, 64)),
     Case(
@@ -91,14 +92,14 @@ CASES = [
     ),
     Case(
         "deconv_frames",
-        (2, 128),
+        (1, 128),
         kernel=(3, 4, 4),
         stride=(1, 2, 2),
         transposed=True,
         channels=(64, 0, 128),
         clip=(1, 2, 8, 5),
     ),
-    Case("deconv_in_time", (2, 64), kernel=(4, 1, 4), stride=(2, 1, 2), transposed=True),
+    Case("deconv_in_time", (1, 64), kernel=(4, 1, 4), stride=(2, 1, 2), transposed=True),
     Case("weight_by_taps", (1, 64), weight="outputs"),
     Case("no_patch_given", (2, 64), clip=(1, 2, 10, 17), patch=()),
 ]
@@ -199,3 +200,98 @@ class Problem:
 def test_output(emulated, case):
     problem = Problem(case, torch.bfloat16)
     problem.assert_close(problem.run(emulated))
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "two_patches_of_128", "columns_256", "deconv"])
+def test_half(emulated, name):
+    problem = Problem(BY_NAME[name], torch.float16, bias=False)
+    problem.assert_close(problem.run(emulated))
+
+
+def live_taps(case, axis, phase, first):
+    """Which taps of one axis, in the order of the product, touch the input from a patch."""
+    size, kernel = case.clip[1 + axis], case.kernel[axis]
+    stride, pad = case.stride[axis], case.padding[axis]
+    if case.transposed:
+        taps = [
+            (phase + pad - k) // stride for k in range(kernel) if (phase + pad - k) % stride == 0
+        ]
+        positions, step = size, 1
+    else:
+        taps = [case.dilation[axis] * k - pad for k in range(kernel)]
+        positions, step = case.out[axis], stride
+    last = min(first + 2 ** case.patch[axis], positions) - 1
+    return {j for j, t in enumerate(taps) if step * last + t >= 0 and step * first + t < size}
+
+
+def expected_products(case):
+    """Products of the case's tiles: of two patches, the taps between the outermost of both."""
+    patches, columns = case.tile
+    phases = case.stride if case.transposed else (1, 1, 1)
+    positions = case.clip[1:] if case.transposed else case.out
+    firsts = [range(0, p, 2**n) for p, n in zip(positions, case.patch, strict=True)]
+    all_patches = [
+        (f, h, w)
+        for _ in range(case.clip[0])
+        for h in firsts[1]
+        for w in firsts[2]
+        for f in firsts[0]
+    ]
+    products = 0
+    for phase in itertools.product(*map(range, phases)):
+        for i in range(0, len(all_patches), patches):
+            steps = (case.channels[0] + case.channels[1]) // 64
+            for axis in range(3):
+                live = set.union(
+                    *(
+                        live_taps(case, axis, phase[axis], p[axis])
+                        for p in all_patches[i : i + patches]
+                    )
+                )
+                steps *= max(live) - min(live) + 1 if live else 0
+            products += steps * patches * 128 * columns * 64 * (case.channels[2] // columns)
+    return products
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.patch], ids=str)
+def test_taps_outside_the_input_are_not_computed(emulated, case):
+    problem = Problem(case, torch.bfloat16)
+    problem.run(emulated)
+    assert problem.products == expected_products(case)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["second_patch_missing", "columns_128", "two_patches_of_128", "columns_256", "odd", "deconv"],
+)
+def test_statistics(emulated, name):
+    problem = Problem(replace(BY_NAME[name], relu=False), torch.bfloat16)
+    out, counts, means, deviations = (t.double() for t in problem.run(emulated, statistics=True))
+    problem.assert_close(out)
+    values = out.flatten(0, 3)
+    assert counts.sum() == len(values)
+    mean = (counts[:, None] * means).sum(0) / counts.sum()
+    squares = (deviations + counts[:, None] * (means - mean) ** 2).sum(0)
+    torch.testing.assert_close(mean, values.mean(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        squares, len(values) * values.var(0, correction=0), rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "two_patches_of_128", "columns_256", "deconv"])
+def test_order_of_execution_does_not_matter(emulated, monkeypatch, name):
+    problem = Problem(BY_NAME[name], torch.bfloat16)
+    runs = []
+    for seed in range(3):
+        monkeypatch.setenv("VINPAINT_EMULATOR_SEED", str(seed))
+        runs.append(problem.run(emulated, statistics=True))
+    for run in runs[1:]:
+        for actual, first in zip(run, runs[0], strict=True):
+            assert torch.equal(actual, first)
+
+
+@pytest.mark.parametrize("channels", [(32, 0, 64), (64, 32, 64), (64, 0, 96)])
+def test_other_channels_are_refused(emulated, channels):
+    problem = Problem(replace(BY_NAME["plain"], channels=channels), torch.bfloat16)
+    with pytest.raises(RuntimeError, match="not a product"):
+        problem.run(emulated)
