@@ -58,6 +58,9 @@ struct Block {
   size_t shared_bytes = 0;
   std::string error;
   Fibers* fibers = nullptr;
+  std::vector<std::function<void()>> background;
+  std::shared_ptr<void> slot;
+  std::mt19937* random = nullptr;
 };
 
 thread_local Block* block = nullptr;
@@ -92,6 +95,18 @@ void perform(const Copy& c) {
   std::memset(static_cast<char*>(c.to) + c.bytes, 0, c.zeros_after);
 }
 
+// Does one piece of the background's work.
+void work_in_background() {
+  auto& all = block->background;
+  std::swap(all[(*block->random)() % all.size()], all.back());
+  const std::function<void()> work = std::move(all.back());
+  all.pop_back();
+  try {
+    work();
+  } catch (const Stop&) {
+  }
+}
+
 // One thread of the kernel, from beginning to end.
 void run_thread(const std::function<void()>& body) {
   try {
@@ -109,6 +124,7 @@ void run_thread(const std::function<void()>& body) {
 
 std::string run_block(Block& b, const std::function<void()>& body, std::mt19937& random) {
   block = &b;
+  b.random = &random;
   std::memset(b.shared, 0xff, b.shared_bytes);
   const int count = static_cast<int>(b.threads.size());
   Fibers fibers(count, kStackBytes, [&](int thread) {
@@ -128,6 +144,11 @@ std::string run_block(Block& b, const std::function<void()>& body, std::mt19937&
       return key(l) < key(r);
     });
     bool progress = false;
+    while (!b.background.empty() && b.error.empty() && coin()) {
+      work_in_background();
+      progress = true;
+    }
+    if (!b.error.empty()) break;
     for (const int i : order) {
       Thread& t = b.threads[i];
       if (t.state == Thread::kWaiting && (*t.condition)()) t.state = Thread::kReady;
@@ -138,8 +159,11 @@ std::string run_block(Block& b, const std::function<void()>& body, std::mt19937&
       if (!b.error.empty()) break;
     }
     if (!b.error.empty()) break;
-    if (running() == 0) break;
-    if (!progress) {
+    if (running() == 0) {
+      if (!b.background.empty()) b.error = "a block ended before its copies were complete";
+      break;
+    }
+    if (!progress && b.background.empty()) {
       b.error = "deadlock: no thread of the block can go on";
       break;
     }
@@ -278,6 +302,12 @@ void await_copies(int groups_left) {
     t.pending.pop_front();
   }
 }
+
+void in_background(std::function<void()> work) { block->background.push_back(std::move(work)); }
+
+bool coin() { return (*block->random)() >> 31 != 0; }
+
+std::shared_ptr<void>& block_slot() { return block->slot; }
 
 Counters counters() { return {matrix_loads, matrix_conflicts, products}; }
 

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 namespace vinpaint::emulator {
@@ -51,6 +52,22 @@ void collective(const char* name, void* argument, void (*execute)(Lanes));
 void copy_async(void* to, const void* from, size_t bytes, size_t zeros_after);
 void commit_copies();
 void await_copies(int groups_left);
+
+// Work that goes on beside the threads of the block: done once, at a random later time, in any
+// order.
+void in_background(std::function<void()> work);
+
+// A random bit, from the seed of the launch.
+bool coin();
+
+// What the host versions of instructions keep for the running block, made when first asked for.
+std::shared_ptr<void>& block_slot();
+template <class State>
+State& block_state() {
+  std::shared_ptr<void>& slot = block_slot();
+  if (!slot) slot = std::make_shared<State>();
+  return *static_cast<State*>(slot.get());
+}
 
 // Counted over all launches since the last reset.
 struct Counters {
