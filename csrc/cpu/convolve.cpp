@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convolve.h"
+#include "winograd.h"
 
 // Part of torch's C interface where torch was built with oneDNN. Only its presence is asked for: an
 // unknown operator could not be looked up without an error.
@@ -64,11 +65,62 @@ Tensor general(const Convolution& c, const Tensor& input, const Tensor& weight, 
                       l.dilation, c.transposed, Ints(l.stride.size(), 0), int64_t{1});
 }
 
+// Whether minimal filtering has this shape of kernel.
+bool has_winograd_form(const Convolution& c) {
+  const int64_t taps = c.transposed ? 4 : 3, stride = c.transposed ? 2 : 1;
+  return c.kernel[0] % 2 == 1 && c.kernel[1] == taps && c.kernel[2] == taps && c.stride[0] == 1 &&
+         c.stride[1] == stride && c.stride[2] == stride;
+}
+
+// The sizes, without the pointers and strides.
+Winograd winograd_sizes(const Convolution& c) {
+  Winograd w{};
+  w.x_channels = c.x_channels();
+  w.skip_channels = c.skip_channels();
+  w.batch = c.x.size(0);
+  w.frames = c.x.size(2);
+  w.height = c.x.size(3);
+  w.width = c.x.size(4);
+  w.depth = c.kernel[0];
+  w.frame_step = c.transposed ? -1 : c.dilation[0];
+  w.dilation_h = c.dilation[1];
+  w.dilation_w = c.dilation[2];
+  w.transposed = c.transposed;
+  w.out_channels = c.out_channels();
+  return w;
+}
+
+Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
+                   const OptionalTensor& residual, bool relu) {
+  const ScalarType dtype = c.x.scalar_type();
+  const Tensor x = channels_last(c.x);
+  const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
+  OptionalTensor wide_bias;
+  if (bias) wide_bias = cast(cast(torch::stable::contiguous(*bias), dtype), ScalarType::Float);
+  const Tensor out = empty_channels_last(c.x, c.out_sizes, dtype);
+  w.x = x.const_data_ptr();
+  w.skip = skip ? skip->const_data_ptr() : nullptr;
+  w.weight = c.weight.const_data_ptr();
+  w.weight_out = c.weight.stride(c.transposed ? 1 : 0);
+  w.weight_in = c.weight.stride(c.transposed ? 0 : 1);
+  for (int axis = 0; axis < 3; ++axis) w.weight_step[axis] = c.weight.stride(2 + axis);
+  w.bias = const_pointer<float>(wide_bias);
+  w.residual = dense_residual ? dense_residual->const_data_ptr() : nullptr;
+  w.relu = relu;
+  w.out = out.mutable_data_ptr();
+  winograd(w, dtype);
+  return out;
+}
+
 }  // namespace
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
                 bool relu) {
   const ScalarType dtype = c.x.scalar_type();
+  if (has_winograd_form(c)) {
+    const Winograd w = winograd_sizes(c);
+    if (winograd_takes(w, dtype)) return by_winograd(c, w, bias, residual, relu);
+  }
   const bool fast = onednn_takes(dtype);
   if (!fast && dtype != ScalarType::Double && dtype != ScalarType::Float) {
     // No kernel for this short type on this machine: work in float.
