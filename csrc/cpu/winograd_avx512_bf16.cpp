@@ -37,18 +37,19 @@ struct Avx512Bf16 {
     return count >= 32 ? 0xFFFFFFFFu : (1u << count) - 1;
   }
 
-  VINPAINT_TARGET static inline void load_group(const Stored* p, int64_t valid, Vec (&half)[2]) {
+  // The even (h = 0) or the odd channels of a group.
+  VINPAINT_TARGET static inline Vec load_part(const Stored* p, int64_t valid, int h) {
     const __m512i both = _mm512_maskz_loadu_epi16(first(valid), p);
-    half[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-    half[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(0xFFFF0000u)));
+    return _mm512_castsi512_ps(h == 0 ? _mm512_slli_epi32(both, 16)
+                                      : _mm512_and_si512(both, _mm512_set1_epi32(0xFFFF0000u)));
   }
 
   VINPAINT_TARGET static inline __m512i narrow(const Vec& low, const Vec& high) {
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
   }
 
-  VINPAINT_TARGET static inline void store_group(Stored* p, const Vec (&half)[2]) {
-    _mm512_store_si512(p, narrow(half[0], half[1]));
+  VINPAINT_TARGET static inline void store_part(Stored* p, int h, const Vec& value) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(p + 16 * h), (__m256i)_mm512_cvtneps_pbh(value));
   }
 
   // 16 outputs of two channels, the channels of one output side by side.

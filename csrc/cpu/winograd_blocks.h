@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "winograd.h"
 #include "winograd_transforms.h"
@@ -48,7 +49,7 @@ class Blocks {
   static constexpr int kOutputs = A::kOut * A::kOut;
   static constexpr int64_t kColumns = 2 * E::kLanes;       // output channels of one matrix product
   static constexpr int64_t kPanel = E::kGroup * kColumns;  // weights of one group and product
-  static constexpr int64_t kCache = 720 << 10;  // bytes of transformed inputs a block may hold
+  static constexpr int64_t kCache = 420 << 10;  // bytes of transformed inputs a block may hold
 
  public:
   explicit Blocks(const Winograd& w)
@@ -66,6 +67,7 @@ class Blocks {
     const int64_t threads = torch::stable::get_num_threads();
     const int64_t blocks = ceil_div(ceil_div(tiles_, most * E::kRows), threads) * threads;
     block_ = ceil_div(ceil_div(tiles_, blocks), E::kRows) * E::kRows;
+    plane_ = (groups_ * block_ | 1) * E::kGroup;
   }
 
   void run() {
@@ -78,7 +80,7 @@ class Blocks {
       const int64_t widest = std::max(w_.x_channels, w_.skip_channels);
       const auto zeros = aligned<Stored>(widest);
       std::fill_n(zeros.get(), widest, Stored(0));
-      const int64_t inputs = A::kPlanes * groups_ * block_ * E::kGroup;
+      const int64_t inputs = A::kPlanes * plane_;
       const auto v = aligned<Stored>(inputs);
       std::fill_n(v.get(), inputs, Stored(0));  // the last block has rows without a tile
       const auto m = aligned<float>(A::kProducts * block_ * kColumns);
@@ -110,6 +112,10 @@ class Blocks {
     return {index, index % w_.frames, y0 + 2 * ty * w_.dilation_h, x0 + 2 * tx * w_.dilation_w};
   }
 
+  struct Axis {
+    int64_t size, from, to;  // values, and from one to the next in the weight and in the taps
+  };
+
   // One group's weights for kColumns outputs into (product, step, output, channel of the step).
   VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps) const {
     const int64_t x_groups = ceil_div(w_.x_channels, E::kGroup);
@@ -125,13 +131,17 @@ class Blocks {
     const int64_t ins = std::min<int64_t>(E::kGroup, channels - first);
     const int64_t outs = std::min(kColumns, w_.out_channels - column * kColumns);
     if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kPanel, 0.f);
-    for (int64_t k = 0; k < outs; ++k)
-      for (int64_t c = 0; c < ins; ++c)
+    Axis inner{ins, w_.weight_in, kColumns}, outer{outs, w_.weight_out, 1};
+    if (std::abs(outer.from) < std::abs(inner.from)) std::swap(inner, outer);
+    for (int64_t o = 0; o < outer.size; ++o)
+      for (int64_t n = 0; n < inner.size; ++n) {
+        const Stored* from = source + o * outer.from + n * inner.from;
+        float* to = taps + o * outer.to + n * inner.to;
         for (int64_t i = 0; i < A::kTaps; ++i)
           for (int64_t j = 0; j < A::kTaps; ++j)
-            taps[((i * A::kTaps + j) * E::kGroup + c) * kColumns + k] =
-                E::widen(source[k * w_.weight_out + c * w_.weight_in + i * w_.weight_step[1] +
-                                j * w_.weight_step[2]]);
+            to[(i * A::kTaps + j) * kPanel] =
+                E::widen(from[i * w_.weight_step[1] + j * w_.weight_step[2]]);
+      }
     for (int step = 0; step < E::kGroup / E::kPack; ++step)
       for (int half = 0; half < 2; ++half) {
         Vec u[E::kPack][A::kProducts];
@@ -181,17 +191,13 @@ class Blocks {
         for (int i = 0; i < kPoints; ++i)
           pixel[i] = inside && at[i] >= 0 ? frame + at[i] * channels : zeros;
         for (int64_t c = 0; c < channels; c += E::kGroup, to += step) {
-          Vec d[E::kHalves][kPoints], sums[E::kHalves][A::kPlanes];
-          for (int i = 0; i < kPoints; ++i) {
-            Vec halves[E::kHalves];
-            E::load_group(pixel[i] + c, channels - c, halves);
-            for (int h = 0; h < E::kHalves; ++h) d[h][i] = halves[h];
-          }
-          for (int h = 0; h < E::kHalves; ++h) A::input(d[h], sums[h]);
-          for (int p = 0; p < A::kPlanes; ++p) {
-            Vec halves[E::kHalves];
-            for (int h = 0; h < E::kHalves; ++h) halves[h] = sums[h][p];
-            E::store_group(to + p * groups_ * step, halves);
+          for (int h = 0; h < E::kHalves; ++h) {
+            Vec d[kPoints], sums[A::kPlanes];
+            for (int i = 0; i < kPoints; ++i)
+              d[i] = E::load_part(pixel[i] + c, channels - c, h);
+            A::input(d, sums);
+            for (int p = 0; p < A::kPlanes; ++p)
+              E::store_part(to + p * plane_, h, sums[p]);
           }
         }
       }
@@ -201,7 +207,7 @@ class Blocks {
   // All products of the block's tiles for one pair of output vectors: (product, tile, output).
   VINPAINT_TARGET void multiply(int64_t column, int64_t count, const Stored* v, float* m) const {
     for (int q = 0; q < A::kProducts; ++q) {
-      const Stored* a = v + A::plane_of(q) * groups_ * block_ * E::kGroup;
+      const Stored* a = v + A::plane_of(q) * plane_;
       for (int64_t row = 0; row < count; row += E::kRows)
         E::multiply(a + row * E::kGroup, block_ * E::kGroup, panel(column, q), groups_,
                     m + (q * block_ + row) * kColumns);
@@ -245,6 +251,7 @@ class Blocks {
   const int64_t tiles_y_, tiles_x_;      // tiles of one sub-lattice
   const int64_t tiles_;                  // of all frames
   int64_t block_;                        // tiles a block, a multiple of kRows
+  int64_t plane_;  // from plane to plane: an odd number of cache lines, which spreads them
   std::unique_ptr<Stored[], Free> weights_;  // (column, product, group, step, output, channel)
 };
 
