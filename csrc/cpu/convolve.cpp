@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convolve.h"
+
+#include <cstddef>
+
 #include "winograd.h"
 
 // Part of torch's C interface where torch was built with oneDNN. Only its presence is asked for: an
@@ -112,6 +115,38 @@ Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
   return out;
 }
 
+// The sizes of the gradient with respect to one input of these channels: a convolution of the
+// output's gradient with the taps backwards.
+Winograd gradient_sizes(const Convolution& c, int64_t channels) {
+  Winograd w = winograd_sizes(c);
+  w.x_channels = c.out_channels();
+  w.skip_channels = 0;
+  w.out_channels = channels;
+  return w;
+}
+
+// `weight` is the part that reads this input.
+Tensor gradient_by_winograd(const Convolution& c, const Tensor& grad, const Tensor& input,
+                            const Tensor& weight) {
+  const ScalarType dtype = grad.scalar_type();
+  const Tensor dense = channels_last(grad);
+  const Tensor out = empty_channels_last(input, sizes_of(input), dtype);
+  Winograd w = gradient_sizes(c, input.size(1));
+  const auto* const first = static_cast<const std::byte*>(weight.const_data_ptr());
+  int64_t last_tap = 0;
+  for (int axis = 0; axis < 3; ++axis) {
+    w.weight_step[axis] = -weight.stride(2 + axis);
+    last_tap += (c.kernel[axis] - 1) * weight.stride(2 + axis);
+  }
+  w.x = dense.const_data_ptr();
+  w.weight = first + last_tap * weight.element_size();
+  w.weight_out = weight.stride(1);
+  w.weight_in = weight.stride(0);
+  w.out = out.mutable_data_ptr();
+  winograd(w, dtype);
+  return out;
+}
+
 }  // namespace
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
@@ -175,6 +210,19 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
                  rows_of(c.out_sizes));
   });
   return out;
+}
+
+ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad, bool need_input) {
+  const auto fast = [&](int64_t channels) {
+    return winograd_takes(gradient_sizes(c, channels), c.x.scalar_type());
+  };
+  if (!need_input || c.empty() || c.transposed || !has_winograd_form(c) || !fast(c.x_channels()) ||
+      (c.skip && !fast(c.skip_channels())))
+    return convolution_backward(c, grad, need_input);
+  ConvolutionGradients result = convolution_backward(c, grad, false);
+  result.x = gradient_by_winograd(c, grad, c.x, c.weight_of_x());
+  if (c.skip) result.skip = gradient_by_winograd(c, grad, *c.skip, c.weight_of_skip());
+  return result;
 }
 
 }  // namespace vinpaint::cpu
