@@ -172,7 +172,8 @@ class Blocks {
     int64_t at[kPoints];  // pixel within the frame, negative outside it
     for (int i = 0; i < A::kWindow; ++i)
       for (int j = 0; j < A::kWindow; ++j) {
-        const int64_t y = t.y + (i - 1) * w_.dilation_h, x = t.x + (j - 1) * w_.dilation_w;
+        const int64_t y = t.y + (i - A::kBefore) * w_.dilation_h;
+        const int64_t x = t.x + (j - A::kBefore) * w_.dilation_w;
         const bool inside = y >= 0 && y < w_.height && x >= 0 && x < w_.width;
         at[i * A::kWindow + j] = inside ? y * w_.width + x : -1;
       }
@@ -193,11 +194,9 @@ class Blocks {
         for (int64_t c = 0; c < channels; c += E::kGroup, to += step) {
           for (int h = 0; h < E::kHalves; ++h) {
             Vec d[kPoints], sums[A::kPlanes];
-            for (int i = 0; i < kPoints; ++i)
-              d[i] = E::load_part(pixel[i] + c, channels - c, h);
+            for (int i = 0; i < kPoints; ++i) d[i] = E::load_part(pixel[i] + c, channels - c, h);
             A::input(d, sums);
-            for (int p = 0; p < A::kPlanes; ++p)
-              E::store_part(to + p * plane_, h, sums[p]);
+            for (int p = 0; p < A::kPlanes; ++p) E::store_part(to + p * plane_, h, sums[p]);
           }
         }
       }
@@ -259,6 +258,8 @@ template <class E>
 void run_winograd(const Winograd& w) {
   if (w.transposed)
     Blocks<E, Deconv4x4>(w).run();
+  else if (w.height <= 2 * w.dilation_h && w.width <= 2 * w.dilation_w)
+    Blocks<E, Conv3x3OnPairs>(w).run();
   else
     Blocks<E, Conv3x3>(w).run();
 }

@@ -3,9 +3,9 @@
 // and which sums of the products are outputs. Nested in two dimensions from one. V is a vector of
 // channels (or a float); VINPAINT_TARGET names the instruction set and is the including file's.
 //
-// A transform has a window of kWindow x kWindow inputs whose first lies one step before the tile, a
-// tile of 2 x 2 inputs' positions, kPlanes sums of inputs, kProducts sums of taps, one for each
-// product, and kOut x kOut outputs for a tile.
+// A transform has a tile of 2 x 2 inputs' positions, a window of kWindow x kWindow inputs that
+// begins kBefore positions before the tile, kPlanes sums of inputs, kProducts sums of taps, one for
+// each product, and kOut x kOut outputs for a tile.
 #pragma once
 
 namespace vinpaint::cpu {
@@ -13,7 +13,7 @@ namespace {
 
 // F(2 x 2, 3 x 3): 16 products instead of 36.
 struct Conv3x3 {
-  static constexpr int kWindow = 4, kTaps = 3, kPlanes = 16, kProducts = 16, kOut = 2;
+  static constexpr int kWindow = 4, kBefore = 1, kTaps = 3, kPlanes = 16, kProducts = 16, kOut = 2;
 
   static constexpr int plane_of(int product) { return product; }
 
@@ -67,12 +67,62 @@ struct Conv3x3 {
   }
 };
 
+// 3 x 3 taps where a (sub-)lattice has no more than 2 x 2 positions, as under a dilation of half
+// the map: 9 products instead of the 16 that touch data. Along one axis
+//   out[0] = x[0] w[1] + x[1] w[2] = (x[0] + x[1]) w[1] + x[1] (w[2] - w[1]),
+//   out[1] = x[0] w[0] + x[1] w[1] = (x[0] + x[1]) w[1] + x[0] (w[0] - w[1]).
+struct Conv3x3OnPairs {
+  static constexpr int kWindow = 2, kBefore = 0, kTaps = 3, kPlanes = 9, kProducts = 9, kOut = 2;
+
+  static constexpr int plane_of(int product) { return product; }
+
+  template <class V>
+  VINPAINT_TARGET static inline void input(const V* d, V* v) {
+    const V top = d[0] + d[1], bottom = d[2] + d[3];
+    v[0] = top + bottom;
+    v[1] = d[1] + d[3];
+    v[2] = d[0] + d[2];
+    v[3] = bottom;
+    v[4] = d[3];
+    v[5] = d[2];
+    v[6] = top;
+    v[7] = d[1];
+    v[8] = d[0];
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void weight(const V* g, V* u) {
+    for (int j = 0; j < 3; ++j) {  // the row's sum: w[1], w[2] - w[1], w[0] - w[1] along H
+      const V* low = g + 3 * (j == 0 ? 1 : j == 1 ? 2 : 0);
+      const V left = j == 0 ? low[0] : low[0] - g[3];
+      const V middle = j == 0 ? low[1] : low[1] - g[4];
+      const V right = j == 0 ? low[2] : low[2] - g[5];
+      u[3 * j] = middle;
+      u[3 * j + 1] = right - middle;
+      u[3 * j + 2] = left - middle;
+    }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void output(const V* m, V* y) {
+    V rows[6];
+    for (int j = 0; j < 3; ++j) {
+      rows[j] = m[j] + m[3 + j];
+      rows[3 + j] = m[j] + m[6 + j];
+    }
+    for (int i = 0; i < 2; ++i) {
+      y[2 * i] = rows[3 * i] + rows[3 * i + 1];
+      y[2 * i + 1] = rows[3 * i] + rows[3 * i + 2];
+    }
+  }
+};
+
 // A transposed kernel of 4 x 4 with stride 2 is four kernels of 2 x 2, one for each parity of the
 // output's row and column; each is F(2 x 2, 2 x 2): 9 products instead of 16. Along one axis
 //   out[2 i] = x[i - 1] w[3] + x[i] w[1],  out[2 i + 1] = x[i] w[2] + x[i + 1] w[0],
 // and parity p multiplies the sums 2 p, 2 p + 1 and 2 p + 2 of five.
 struct Deconv4x4 {
-  static constexpr int kWindow = 4, kTaps = 4, kPlanes = 25, kProducts = 36, kOut = 4;
+  static constexpr int kWindow = 4, kBefore = 1, kTaps = 4, kPlanes = 25, kProducts = 36, kOut = 4;
 
   // Products count over the row's parity, the column's, the row's sum, the column's.
   static constexpr int plane_of(int product) {
