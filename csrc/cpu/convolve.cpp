@@ -93,6 +93,12 @@ Winograd winograd_sizes(const Convolution& c) {
   return w;
 }
 
+void set_weight_strides(Winograd& w, const Tensor& weight, bool transposed) {
+  w.weight_out = weight.stride(transposed ? 1 : 0);
+  w.weight_in = weight.stride(transposed ? 0 : 1);
+  for (int axis = 0; axis < 3; ++axis) w.weight_step[axis] = weight.stride(2 + axis);
+}
+
 Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
                    const OptionalTensor& residual, bool relu) {
   const ScalarType dtype = c.x.scalar_type();
@@ -104,9 +110,7 @@ Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
   w.x = x.const_data_ptr();
   w.skip = skip ? skip->const_data_ptr() : nullptr;
   w.weight = c.weight.const_data_ptr();
-  w.weight_out = c.weight.stride(c.transposed ? 1 : 0);
-  w.weight_in = c.weight.stride(c.transposed ? 0 : 1);
-  for (int axis = 0; axis < 3; ++axis) w.weight_step[axis] = c.weight.stride(2 + axis);
+  set_weight_strides(w, c.weight, c.transposed);
   w.bias = const_pointer<float>(wide_bias);
   w.residual = dense_residual ? dense_residual->const_data_ptr() : nullptr;
   w.relu = relu;
@@ -145,6 +149,18 @@ Tensor gradient_by_winograd(const Convolution& c, const Tensor& grad, const Tens
   w.out = out.mutable_data_ptr();
   winograd(w, dtype);
   return out;
+}
+
+Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
+  Winograd w = winograd_sizes(c);
+  const Tensor x = channels_last(c.x), dense = channels_last(grad);
+  const OptionalTensor skip = channels_last(c.skip);
+  w.x = x.const_data_ptr();
+  w.skip = skip ? skip->const_data_ptr() : nullptr;
+  const Tensor result = torch::stable::new_empty(c.weight, sizes_of(c.weight));
+  set_weight_strides(w, result, c.transposed);
+  winograd_weight_gradient(w, dense.const_data_ptr(), result.mutable_data_ptr());
+  return result;
 }
 
 }  // namespace
@@ -213,13 +229,18 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
 }
 
 ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad, bool need_input) {
-  const auto fast = [&](int64_t channels) {
-    return winograd_takes(gradient_sizes(c, channels), c.x.scalar_type());
-  };
-  if (!need_input || c.empty() || c.transposed || !has_winograd_form(c) || !fast(c.x_channels()) ||
-      (c.skip && !fast(c.skip_channels())))
+  const ScalarType dtype = c.x.scalar_type();
+  if (c.empty() || dtype != ScalarType::BFloat16 || !has_winograd_form(c) ||
+      !winograd_takes(winograd_sizes(c), dtype))
     return convolution_backward(c, grad, need_input);
-  ConvolutionGradients result = convolution_backward(c, grad, false);
+  const auto fast = [&](int64_t channels) {
+    return winograd_takes(gradient_sizes(c, channels), dtype);
+  };
+  const bool fast_input =
+      !c.transposed && fast(c.x_channels()) && (!c.skip || fast(c.skip_channels()));
+  if (need_input && !fast_input) return convolution_backward(c, grad, true);
+  ConvolutionGradients result{nothing(c.x), nothing(c.x), weight_gradient_by_winograd(c, grad)};
+  if (!need_input) return result;
   result.x = gradient_by_winograd(c, grad, c.x, c.weight_of_x());
   if (c.skip) result.skip = gradient_by_winograd(c, grad, *c.skip, c.weight_of_skip());
   return result;

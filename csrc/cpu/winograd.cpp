@@ -35,4 +35,11 @@ bool winograd_takes(const Winograd& w, ScalarType dtype) {
 
 void winograd(const Winograd& w, ScalarType dtype) { kernel_for(dtype)(w); }
 
+void winograd_weight_gradient([[maybe_unused]] const Winograd& w, [[maybe_unused]] const void* grad,
+                              [[maybe_unused]] void* grad_weight) {
+#if defined(__x86_64__)
+  winograd_weight_gradient_avx512_bf16(w, grad, grad_weight);
+#endif
+}
+
 }  // namespace vinpaint::cpu

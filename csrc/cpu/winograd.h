@@ -43,4 +43,9 @@ bool winograd_takes(const Winograd& w, torch::headeronly::ScalarType dtype);
 // The convolution. The result does not depend on the number of threads.
 void winograd(const Winograd& w, torch::headeronly::ScalarType dtype);
 
+// The gradient of the weight, bfloat16, where winograd_takes the shape: `grad` is that of the
+// output, dense; w's weight strides are those of grad_weight. Bias, residual and ReLU are not
+// looked at. The result does not depend on the number of threads.
+void winograd_weight_gradient(const Winograd& w, const void* grad, void* grad_weight);
+
 }  // namespace vinpaint::cpu

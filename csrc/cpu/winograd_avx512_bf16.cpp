@@ -9,6 +9,7 @@
 #define VINPAINT_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
 #include "winograd_blocks.h"
+#include "winograd_weight_gradient.h"
 
 namespace vinpaint::cpu {
 namespace {
@@ -29,9 +30,15 @@ struct Avx512Bf16 {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(value) << 16)));
   }
 
+  VINPAINT_TARGET static inline Stored shorten(float value) {
+    return static_cast<Stored>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value))));
+  }
+
   VINPAINT_TARGET static inline Vec zero() { return _mm512_setzero_ps(); }
 
   VINPAINT_TARGET static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+
+  VINPAINT_TARGET static inline void keep(float* p, const Vec& v) { _mm512_storeu_ps(p, v); }
 
   VINPAINT_TARGET static inline __mmask32 first(int64_t count) {
     return count >= 32 ? 0xFFFFFFFFu : (1u << count) - 1;
@@ -110,11 +117,59 @@ struct Avx512Bf16 {
       _mm512_store_ps(m + r * 32 + 16, sum[r][1]);
     }
   }
+
+  // Two rows of a group, one after the other, channel by channel in pairs.
+  VINPAINT_TARGET static inline void interleave(Stored* p) {
+    const __m512i first_row = _mm512_load_si512(p), second_row = _mm512_load_si512(p + kGroup);
+    const __m512i index =
+        _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                         37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i upper = _mm512_add_epi16(index, _mm512_set1_epi16(16));
+    _mm512_store_si512(p, _mm512_permutex2var_epi16(first_row, index, second_row));
+    _mm512_store_si512(p + kGroup, _mm512_permutex2var_epi16(first_row, upper, second_row));
+  }
+
+  // sum (32, 32) += products of a (pair of tiles, row, tile) and b (pair, column, tile), 8 rows at
+  // a time in registers.
+  VINPAINT_TARGET static void add_products(const Stored* a, const Stored* b, int64_t pairs,
+                                           float* sum) {
+    constexpr int rows = 8;
+    for (int first = 0; first < kGroup; first += rows) {
+      __m512 s[rows][2];
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        s[r][0] = _mm512_load_ps(sum + (first + r) * kGroup);
+        s[r][1] = _mm512_load_ps(sum + (first + r) * kGroup + 16);
+      }
+#pragma GCC unroll 2
+      for (int64_t pair = 0; pair < pairs; ++pair) {
+        const auto low = (__m512bh)_mm512_load_si512(b + pair * 64);
+        const auto high = (__m512bh)_mm512_load_si512(b + pair * 64 + 32);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r) {
+          int both;
+          __builtin_memcpy(&both, a + pair * 64 + (first + r) * 2, sizeof both);
+          const auto tiles = (__m512bh)_mm512_set1_epi32(both);
+          s[r][0] = _mm512_dpbf16_ps(s[r][0], tiles, low);
+          s[r][1] = _mm512_dpbf16_ps(s[r][1], tiles, high);
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        _mm512_store_ps(sum + (first + r) * kGroup, s[r][0]);
+        _mm512_store_ps(sum + (first + r) * kGroup + 16, s[r][1]);
+      }
+    }
+  }
 };
 
 }  // namespace
 
 void winograd_avx512_bf16(const Winograd& w) { run_winograd<Avx512Bf16>(w); }
+
+void winograd_weight_gradient_avx512_bf16(const Winograd& w, const void* grad, void* grad_weight) {
+  run_weight_gradient<Avx512Bf16>(w, grad, grad_weight);
+}
 
 }  // namespace vinpaint::cpu
 

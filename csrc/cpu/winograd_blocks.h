@@ -42,6 +42,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // the microkernel takes kRows tiles, two vectors of outputs and kPack channels a step.
 template <class E, class A>
 class Blocks {
+ protected:
   using Vec = typename E::Vec;
   using Stored = typename E::Stored;
   static constexpr int kPoints = A::kWindow * A::kWindow;
@@ -95,7 +96,7 @@ class Blocks {
     });
   }
 
- private:
+ protected:
   struct Tile {
     int64_t image, frame, y, x;  // n * F + f, f, and the first position
   };
@@ -112,23 +113,35 @@ class Blocks {
     return {index, index % w_.frames, y0 + 2 * ty * w_.dilation_h, x0 + 2 * tx * w_.dilation_w};
   }
 
+  // Where a group of channels comes from: groups count over the input, the frame's tap, the
+  // channel.
+  struct Part {
+    int64_t channels, first;  // of this input, and the group's first among them
+    int64_t offset;           // of the group's first weight
+  };
+
+  Part part_of(int64_t group) const {
+    const int64_t x_groups = ceil_div(w_.x_channels, E::kGroup) * w_.depth;
+    const bool of_x = group < x_groups;
+    const int64_t channels = of_x ? w_.x_channels : w_.skip_channels;
+    const int64_t groups = ceil_div(channels, E::kGroup);
+    const int64_t within = of_x ? group : group - x_groups;
+    const int64_t first = within % groups * E::kGroup;
+    return {
+        channels, first,
+        within / groups * w_.weight_step[0] + (first + (of_x ? 0 : w_.x_channels)) * w_.weight_in};
+  }
+
   struct Axis {
     int64_t size, from, to;  // values, and from one to the next in the weight and in the taps
   };
 
   // One group's weights for kColumns outputs into (product, step, output, channel of the step).
   VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps) const {
-    const int64_t x_groups = ceil_div(w_.x_channels, E::kGroup);
-    const int64_t skip_groups = ceil_div(w_.skip_channels, E::kGroup);
-    const bool of_x = group < x_groups * w_.depth;
-    const int64_t within = of_x ? group : group - x_groups * w_.depth;
-    const int64_t part = of_x ? x_groups : skip_groups;
-    const int64_t depth = within / part, first = within % part * E::kGroup;
-    const int64_t channels = of_x ? w_.x_channels : w_.skip_channels;
-    const Stored* source = static_cast<const Stored*>(w_.weight) + depth * w_.weight_step[0] +
-                           (first + (of_x ? 0 : w_.x_channels)) * w_.weight_in +
-                           column * kColumns * w_.weight_out;
-    const int64_t ins = std::min<int64_t>(E::kGroup, channels - first);
+    const Part part = part_of(group);
+    const Stored* source =
+        static_cast<const Stored*>(w_.weight) + part.offset + column * kColumns * w_.weight_out;
+    const int64_t ins = std::min<int64_t>(E::kGroup, part.channels - part.first);
     const int64_t outs = std::min(kColumns, w_.out_channels - column * kColumns);
     if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kPanel, 0.f);
     Axis inner{ins, w_.weight_in, kColumns}, outer{outs, w_.weight_out, 1};
@@ -254,11 +267,16 @@ class Blocks {
   std::unique_ptr<Stored[], Free> weights_;  // (column, product, group, step, output, channel)
 };
 
+// Whether no sub-lattice has more than 2 x 2 positions.
+inline bool on_pairs(const Winograd& w) {
+  return w.height <= 2 * w.dilation_h && w.width <= 2 * w.dilation_w;
+}
+
 template <class E>
 void run_winograd(const Winograd& w) {
   if (w.transposed)
     Blocks<E, Deconv4x4>(w).run();
-  else if (w.height <= 2 * w.dilation_h && w.width <= 2 * w.dilation_w)
+  else if (on_pairs(w))
     Blocks<E, Conv3x3OnPairs>(w).run();
   else
     Blocks<E, Conv3x3>(w).run();

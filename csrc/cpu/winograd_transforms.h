@@ -65,6 +65,37 @@ struct Conv3x3 {
       y[2 * i + 1] = r[1] - r[2] - r[3];
     }
   }
+
+  template <class V>
+  VINPAINT_TARGET static inline void output_transposed(const V* y, V* e) {
+    for (int i = 0; i < 4; ++i) {
+      const V left = i == 0 ? y[0] : i == 1 ? y[0] + y[2] : i == 2 ? y[0] - y[2] : -y[2];
+      const V right = i == 0 ? y[1] : i == 1 ? y[1] + y[3] : i == 2 ? y[1] - y[3] : -y[3];
+      e[4 * i] = left;
+      e[4 * i + 1] = left + right;
+      e[4 * i + 2] = left - right;
+      e[4 * i + 3] = -right;
+    }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void taps_transposed(const V& s0, const V& s1, const V& s2,
+                                                     const V& s3, V* to, int step) {
+    const V both = (s1 + s2) * 0.5f;
+    to[0] = s0 + both;
+    to[step] = (s1 - s2) * 0.5f;
+    to[2 * step] = both + s3;
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void weight_transposed(const V* s, V* g) {
+    V rows[12];
+    for (int j = 0; j < 4; ++j) taps_transposed(s[j], s[4 + j], s[8 + j], s[12 + j], rows + j, 4);
+    for (int i = 0; i < 3; ++i) {
+      const V* r = rows + 4 * i;
+      taps_transposed(r[0], r[1], r[2], r[3], g + 3 * i, 1);
+    }
+  }
 };
 
 // 3 x 3 taps where a (sub-)lattice has no more than 2 x 2 positions, as under a dilation of half
@@ -113,6 +144,29 @@ struct Conv3x3OnPairs {
     for (int i = 0; i < 2; ++i) {
       y[2 * i] = rows[3 * i] + rows[3 * i + 1];
       y[2 * i + 1] = rows[3 * i] + rows[3 * i + 2];
+    }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void output_transposed(const V* y, V* e) {
+    for (int i = 0; i < 3; ++i) {
+      const V left = i == 0 ? y[0] + y[2] : y[2 * i - 2],
+              right = i == 0 ? y[1] + y[3] : y[2 * i - 1];
+      e[3 * i] = left + right;
+      e[3 * i + 1] = left;
+      e[3 * i + 2] = right;
+    }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void weight_transposed(const V* s, V* g) {
+    for (int i = 0; i < 3; ++i) {
+      V r[3];
+      for (int j = 0; j < 3; ++j)
+        r[j] = i == 0 ? s[6 + j] : i == 1 ? s[j] - s[3 + j] - s[6 + j] : s[3 + j];
+      g[3 * i] = r[2];
+      g[3 * i + 1] = r[0] - r[1] - r[2];
+      g[3 * i + 2] = r[1];
     }
   }
 };
@@ -184,6 +238,37 @@ struct Deconv4x4 {
         to[2] = top1 - top2;
         to[8] = low0 + low1;
         to[10] = low1 - low2;
+      }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void output_transposed(const V* y, V* e) {
+    for (int py = 0; py < 2; ++py)
+      for (int px = 0; px < 2; ++px) {
+        const V* from = y + 4 * py + px;
+        for (int i = 0; i < 3; ++i) {
+          const V left = i == 0 ? from[0] : i == 1 ? from[0] + from[8] : -from[8];
+          const V right = i == 0 ? from[2] : i == 1 ? from[2] + from[10] : -from[10];
+          V* to = e + 9 * (2 * py + px) + 3 * i;
+          to[0] = left;
+          to[1] = left + right;
+          to[2] = -right;
+        }
+      }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void weight_transposed(const V* s, V* g) {
+    for (int py = 0; py < 2; ++py)
+      for (int px = 0; px < 2; ++px) {
+        const V* from = s + 9 * (2 * py + px);
+        V* top = g + 4 * (py ? 2 : 3);
+        V* bottom = g + 4 * (py ? 0 : 1);
+        const int left = px ? 2 : 3, right = px ? 0 : 1;
+        top[left] = from[0] + from[1] + from[3] + from[4];
+        top[right] = from[1] + from[2] + from[4] + from[5];
+        bottom[left] = from[3] + from[4] + from[6] + from[7];
+        bottom[right] = from[4] + from[5] + from[7] + from[8];
       }
   }
 };
