@@ -50,9 +50,7 @@ def versus(benchmark) -> Callable[..., None]:
                 benchmark.extra_info[f"times_{name}"] = round(
                     median(measured) / ours_stats.median, 3
                 )
-                benchmark.extra_info[f"times_{name}_min"] = round(
-                    min(measured) / ours_stats.min, 3
-                )
+                benchmark.extra_info[f"times_{name}_min"] = round(min(measured) / ours_stats.min, 3)
         benchmark.extra_info["torch"] = torch.__version__
         benchmark.extra_info["threads"] = torch.get_num_threads()
 
