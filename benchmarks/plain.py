@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peer: both networks as one would write them in torch, without any of our operators.
 
-``conv2d`` for CombCN (faster than ``conv3d`` with a kernel of depth 1), separate batch normalisation, ReLU
-and concatenation. Takes the weights of our model, so that results can be compared before they are timed.
+``conv2d`` for CombCN, or ``conv3d`` with kernels of depth 1; separate batch normalisation, ReLU and
+concatenation. Takes the weights of our model, so that results can be compared before they are timed.
 """
 
 from __future__ import annotations
@@ -61,24 +61,29 @@ class PlainLayer(nn.Module):
 class PlainInpainter(nn.Module):
     """The joint model after the input is prepared: from 3DCN's and CombCN's input to the completed frames."""
 
-    def __init__(self, ours: VideoInpainter) -> None:
+    def __init__(self, ours: VideoInpainter, comb_dims: int = 2) -> None:
         super().__init__()
+        self.comb_dims = comb_dims
         assert ours.completion is not None
         self.completion = nn.ModuleDict(
             {n: PlainLayer(m, 3) for n, m in ours.completion.named_children()}
         )
-        self.comb = nn.ModuleDict({n: PlainLayer(m, 2) for n, m in ours.comb.named_children()})
+        self.comb = nn.ModuleDict(
+            {n: PlainLayer(m, comb_dims) for n, m in ours.comb.named_children()}
+        )
 
     def forward(self, small: Tensor, x: Tensor) -> Tensor:
-        """(1, 4, F, h, w) and (F, 4, H, W) to (F, 3, H, W)."""
+        """(1, 4, F, h, w) and (F, 4, H, W) to (F, 3, H, W); or, in conv3d, (1, 4, F, H, W) to its like."""
         net = self.completion
         x2 = net["conv2"](net["conv1"](small))
         x3 = net["conv3"](x2)
         x4 = net["conv4"](x3)
         y = net["conv8"](net["conv7"](net["conv6"](net["conv5"](x4))))
         y = net["deconv11"](net["conv10"](net["deconv9"](y, x4), x3), x2)
-        guidance = net["conv12"](y)[0].transpose(0, 1)
-        if x.is_contiguous(memory_format=torch.channels_last):
+        guidance = net["conv12"](y)
+        if self.comb_dims == 2:
+            guidance = guidance[0].transpose(0, 1)
+        if self.comb_dims == 2 and x.is_contiguous(memory_format=torch.channels_last):
             guidance = guidance.contiguous(memory_format=torch.channels_last)
         net = self.comb
         x1 = net["conv1"](x)

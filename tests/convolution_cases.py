@@ -48,6 +48,21 @@ CASES = [
     Case("two_columns_stride", stride=(1, 2, 2), clip=(2, 3, 9, 2), channels=(16, 16, 32)),
     Case("one_channel", channels=(1, 1, 1)),
 ]
+# Channels enough for minimal filtering, none of them a multiple of its vectors; odd sizes.
+WIDE = [
+    Case("wide", kernel=(1, 3, 3), channels=(40, 33, 70)),
+    Case("wide_depth", dilation=(2, 1, 1), clip=(2, 4, 5, 6), channels=(33, 35, 48)),
+    Case("wide_dilation", kernel=(1, 3, 3), dilation=(1, 3, 2), channels=(40, 34, 36)),
+    # No sub-lattice has more than two positions an axis; then, beyond the map, more than one.
+    Case("wide_pairs", kernel=(1, 3, 3), dilation=(1, 5, 4), channels=(40, 34, 36)),
+    Case("wide_alone", dilation=(1, 9, 16), channels=(40, 34, 36)),
+    Case("wide_deconv", (1, 4, 4), (1, 2, 2), transposed=True, channels=(40, 33, 70)),
+    Case("wide_deconv_depth", (3, 4, 4), (1, 2, 2), transposed=True, channels=(33, 35, 48)),
+    # Several blocks of tiles, the last one not full.
+    Case("wide_blocks", kernel=(1, 3, 3), clip=(1, 3, 45, 38), channels=(160, 96, 64)),
+    Case("wide_column", kernel=(1, 3, 3), clip=(1, 1, 33, 1), channels=(64, 64, 64)),
+]
+CASES += WIDE
 BY_NAME = {case.name: case for case in CASES}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 

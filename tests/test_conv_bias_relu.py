@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from convolution_cases import BY_NAME, CASES, DTYPES, Case, make_inputs
+from convolution_cases import BY_NAME, CASES, DTYPES, WIDE, Case, make_inputs
 from convolution_cases import call_inference as call
 from tolerances import assert_close
 
-from vinpaint import ops, reference
+from vinpaint import _C, ops, reference
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -21,13 +21,66 @@ def test_matches_reference(case, dtype, extras):
     assert_close(out, call(reference.conv_bias_relu, inputs.double(), case), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", ["channels_last", "strided", "offset"])
-@pytest.mark.parametrize("name", ["stride", "flat", "deconv"])
-def test_layouts(name, layout):
+@pytest.mark.parametrize("name", ["stride", "flat", "deconv", "wide", "wide_deconv"])
+def test_layouts(name, layout, dtype):
     case = BY_NAME[name]
-    inputs = make_inputs(case, torch.float32, extras=True, layout=layout)
+    inputs = make_inputs(case, dtype, extras=True, layout=layout)
     expected = call(reference.conv_bias_relu, inputs.double(), case)
-    assert_close(call(ops.conv_bias_relu, inputs, case), expected, torch.float32)
+    assert_close(call(ops.conv_bias_relu, inputs, case), expected, dtype)
+
+
+@pytest.mark.parametrize("case", WIDE, ids=str)
+@pytest.mark.parametrize("extras", [False, True])
+def test_bfloat16_errors_are_a_few_roundings(case, extras):
+    # Rounded sums of inputs and of taps: more than the one rounding of a direct convolution's output.
+    inputs = make_inputs(case, torch.bfloat16, extras=extras)
+    bias = inputs.beta.bfloat16()
+    options = {"skip": inputs.skip, "relu": False, **case.options}
+    out = ops.conv_bias_relu(inputs.x, inputs.weight, bias, **options).double()
+    wide = inputs.double()
+    exact = reference.conv_bias_relu(
+        wide.x, wide.weight, bias.double(), **{**options, "skip": wide.skip}
+    )
+    rounding = (exact.bfloat16().double() - exact).norm()
+    assert (out - exact).norm() < 3.2 * rounding
+
+
+def takes_minimal_filtering():
+    features = _C.cpu_features()
+    return "avx512_bf16" in features and "amx_bf16" not in features
+
+
+@pytest.mark.skipif(not takes_minimal_filtering(), reason="the convolutions are oneDNN's here")
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_same_bits_for_any_thread_count(case):
+    inputs = make_inputs(case, torch.bfloat16, extras=True)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            out = call(ops.conv_bias_relu, inputs, case)
+            gradients = torch.ops.vinpaint._conv_bias_relu_backward(
+                out,
+                inputs.x,
+                inputs.skip,
+                inputs.weight,
+                out,
+                case.stride,
+                case.dilation,
+                case.transposed,
+                True,
+                True,
+                True,
+            )
+            # The gradients of a transposed convolution are oneDNN's.
+            results.append((out,) if case.transposed else (out, *gradients[:3]))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("bias", [torch.randn(64)[::2], torch.ones(1).expand(32)])
@@ -55,7 +108,9 @@ def test_without_bias_and_relu(name, dtype, extras):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["stride", "dilation", "flat", "deconv", "deconv_flat"])
+@pytest.mark.parametrize(
+    "name", ["stride", "dilation", "flat", "deconv", "deconv_flat", *(c.name for c in WIDE)]
+)
 @pytest.mark.parametrize("relu", [False, True])
 def test_gradients_match_reference(name, dtype, relu):
     case = BY_NAME[name]

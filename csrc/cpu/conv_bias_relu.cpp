@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
     });
     grad = masked;
   }
-  const ConvolutionGradients g = convolution_backward(c, grad, need_input);
+  const ConvolutionGradients g = convolve_backward(c, grad, need_input);
   return {g.x, g.skip, g.weight, grad_bias};
 }
 

@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
                                     k.affine(), offset.data(), slope.data(), pointer<T>(grad_pre));
     });
   }
-  const ConvolutionGradients g = convolution_backward(c, grad_pre, need_input);
+  const ConvolutionGradients g = convolve_backward(c, grad_pre, need_input);
   return {g.x, g.skip, g.weight, grad_gamma, grad_beta};
 }
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convolve.h"
 
+#include <cstddef>
+
+#include "winograd.h"
+
 // Part of torch's C interface where torch was built with oneDNN. Only its presence is asked for: an
 // unknown operator could not be looked up without an error.
 extern "C" [[gnu::weak]] void aoti_torch_cpu_mkldnn__convolution_pointwise();
@@ -64,11 +68,110 @@ Tensor general(const Convolution& c, const Tensor& input, const Tensor& weight, 
                       l.dilation, c.transposed, Ints(l.stride.size(), 0), int64_t{1});
 }
 
+// Whether minimal filtering has this shape of kernel.
+bool has_winograd_form(const Convolution& c) {
+  const int64_t taps = c.transposed ? 4 : 3, stride = c.transposed ? 2 : 1;
+  return c.kernel[0] % 2 == 1 && c.kernel[1] == taps && c.kernel[2] == taps && c.stride[0] == 1 &&
+         c.stride[1] == stride && c.stride[2] == stride;
+}
+
+// The sizes, without the pointers and strides.
+Winograd winograd_sizes(const Convolution& c) {
+  Winograd w{};
+  w.x_channels = c.x_channels();
+  w.skip_channels = c.skip_channels();
+  w.batch = c.x.size(0);
+  w.frames = c.x.size(2);
+  w.height = c.x.size(3);
+  w.width = c.x.size(4);
+  w.depth = c.kernel[0];
+  w.frame_step = c.transposed ? -1 : c.dilation[0];
+  w.dilation_h = c.dilation[1];
+  w.dilation_w = c.dilation[2];
+  w.transposed = c.transposed;
+  w.out_channels = c.out_channels();
+  return w;
+}
+
+void set_weight_strides(Winograd& w, const Tensor& weight, bool transposed) {
+  w.weight_out = weight.stride(transposed ? 1 : 0);
+  w.weight_in = weight.stride(transposed ? 0 : 1);
+  for (int axis = 0; axis < 3; ++axis) w.weight_step[axis] = weight.stride(2 + axis);
+}
+
+Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
+                   const OptionalTensor& residual, bool relu) {
+  const ScalarType dtype = c.x.scalar_type();
+  const Tensor x = channels_last(c.x);
+  const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
+  OptionalTensor wide_bias;
+  if (bias) wide_bias = cast(cast(torch::stable::contiguous(*bias), dtype), ScalarType::Float);
+  const Tensor out = empty_channels_last(c.x, c.out_sizes, dtype);
+  w.x = x.const_data_ptr();
+  w.skip = skip ? skip->const_data_ptr() : nullptr;
+  w.weight = c.weight.const_data_ptr();
+  set_weight_strides(w, c.weight, c.transposed);
+  w.bias = const_pointer<float>(wide_bias);
+  w.residual = dense_residual ? dense_residual->const_data_ptr() : nullptr;
+  w.relu = relu;
+  w.out = out.mutable_data_ptr();
+  winograd(w, dtype);
+  return out;
+}
+
+// The sizes of the gradient with respect to one input of these channels: a convolution of the
+// output's gradient with the taps backwards.
+Winograd gradient_sizes(const Convolution& c, int64_t channels) {
+  Winograd w = winograd_sizes(c);
+  w.x_channels = c.out_channels();
+  w.skip_channels = 0;
+  w.out_channels = channels;
+  return w;
+}
+
+// `weight` is the part that reads this input.
+Tensor gradient_by_winograd(const Convolution& c, const Tensor& grad, const Tensor& input,
+                            const Tensor& weight) {
+  const ScalarType dtype = grad.scalar_type();
+  const Tensor dense = channels_last(grad);
+  const Tensor out = empty_channels_last(input, sizes_of(input), dtype);
+  Winograd w = gradient_sizes(c, input.size(1));
+  const auto* const first = static_cast<const std::byte*>(weight.const_data_ptr());
+  int64_t last_tap = 0;
+  for (int axis = 0; axis < 3; ++axis) {
+    w.weight_step[axis] = -weight.stride(2 + axis);
+    last_tap += (c.kernel[axis] - 1) * weight.stride(2 + axis);
+  }
+  w.x = dense.const_data_ptr();
+  w.weight = first + last_tap * weight.element_size();
+  w.weight_out = weight.stride(1);
+  w.weight_in = weight.stride(0);
+  w.out = out.mutable_data_ptr();
+  winograd(w, dtype);
+  return out;
+}
+
+Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
+  Winograd w = winograd_sizes(c);
+  const Tensor x = channels_last(c.x), dense = channels_last(grad);
+  const OptionalTensor skip = channels_last(c.skip);
+  w.x = x.const_data_ptr();
+  w.skip = skip ? skip->const_data_ptr() : nullptr;
+  const Tensor result = torch::stable::new_empty(c.weight, sizes_of(c.weight));
+  set_weight_strides(w, result, c.transposed);
+  winograd_weight_gradient(w, dense.const_data_ptr(), result.mutable_data_ptr());
+  return result;
+}
+
 }  // namespace
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
                 bool relu) {
   const ScalarType dtype = c.x.scalar_type();
+  if (has_winograd_form(c)) {
+    const Winograd w = winograd_sizes(c);
+    if (winograd_takes(w, dtype)) return by_winograd(c, w, bias, residual, relu);
+  }
   const bool fast = onednn_takes(dtype);
   if (!fast && dtype != ScalarType::Double && dtype != ScalarType::Float) {
     // No kernel for this short type on this machine: work in float.
@@ -123,6 +226,24 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
                  rows_of(c.out_sizes));
   });
   return out;
+}
+
+ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad, bool need_input) {
+  const ScalarType dtype = c.x.scalar_type();
+  if (c.empty() || dtype != ScalarType::BFloat16 || !has_winograd_form(c) ||
+      !winograd_takes(winograd_sizes(c), dtype))
+    return convolution_backward(c, grad, need_input);
+  const auto fast = [&](int64_t channels) {
+    return winograd_takes(gradient_sizes(c, channels), dtype);
+  };
+  const bool fast_input =
+      !c.transposed && fast(c.x_channels()) && (!c.skip || fast(c.skip_channels()));
+  if (need_input && !fast_input) return convolution_backward(c, grad, true);
+  ConvolutionGradients result{nothing(c.x), nothing(c.x), weight_gradient_by_winograd(c, grad)};
+  if (!need_input) return result;
+  result.x = gradient_by_winograd(c, grad, c.x, c.weight_of_x());
+  if (c.skip) result.skip = gradient_by_winograd(c, grad, *c.skip, c.weight_of_skip());
+  return result;
 }
 
 }  // namespace vinpaint::cpu

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions with fewer multiplications (Winograd's minimal filtering), for the shapes that hold
+// most of both networks' work: kernels of 3 x 3 with stride 1 and transposed kernels of 4 x 4 with
+// stride 2, any depth along the frames, two inputs read as one, bias, ReLU and residual included.
+// Only pointers here; written for channels last.
+#pragma once
+
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+
+namespace vinpaint::cpu {
+
+struct Winograd {
+  const void* x;           // (N, F, H, W, Cx), dense
+  const void* skip;        // (N, F, H, W, Cs), dense; null without a second input
+  int64_t x_channels;      // Cx
+  int64_t skip_channels;   // Cs, 0 without a second input
+  int64_t batch;           // N
+  int64_t frames;          // F, of inputs and output
+  int64_t height;          // H of the inputs
+  int64_t width;           // W of the inputs
+  int64_t depth;           // taps along the frames, odd
+  int64_t frame_step;      // from one tap's frame to the next one's; negative: backwards
+  int64_t dilation_h;      // between taps along H; 1 if transposed
+  int64_t dilation_w;      // between taps along W; 1 if transposed
+  bool transposed;         // 4 x 4 taps, stride 2, transposed; else 3 x 3 taps, stride 1
+  const void* weight;      // its first tap, of the inputs' type
+  int64_t weight_out;      // from one output channel to the next, in elements
+  int64_t weight_in;       // from one input channel to the next
+  int64_t weight_step[3];  // from one tap to the next along F, H, W; negative: backwards
+  int64_t out_channels;    // K
+  const float* bias;       // (K), or null
+  const void* residual;    // like out, or null; added after the ReLU
+  bool relu;               // whether negative sums become 0
+  void* out;               // (N, F, H, W, K), or (N, F, 2 H, 2 W, K) if transposed; dense
+};
+
+// Whether this machine has the instructions for `dtype` and no faster ones that oneDNN uses, and
+// the shape is worth it. Reads sizes alone, no pointers.
+bool winograd_takes(const Winograd& w, torch::headeronly::ScalarType dtype);
+
+// The convolution. The result does not depend on the number of threads.
+void winograd(const Winograd& w, torch::headeronly::ScalarType dtype);
+
+// The gradient of the weight, bfloat16, where winograd_takes the shape: `grad` is that of the
+// output, dense; w's weight strides are those of grad_weight. Bias, residual and ReLU are not
+// looked at. The result does not depend on the number of threads.
+void winograd_weight_gradient(const Winograd& w, const void* grad, void* grad_weight);
+
+}  // namespace vinpaint::cpu
