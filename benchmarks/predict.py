@@ -132,16 +132,11 @@ def predict(layer: Layer, card: Card, share: float) -> Prediction:
     )
 
 
-def goal(layer: Layer) -> float:
-    """How many times faster than torch the layer is to be: more where dilation leaves taps to skip."""
-    return 2.0 if max(layer.dilation) >= 8 and layer.live_taps() < 0.7 * layer.taps() else 1.5
-
-
 def library_share(p: Prediction, card: Card) -> float:
     """The share of the peak at which a library's convolution, every tap computed and with separate
-    concatenation, ReLU and addition, would be exactly ``goal`` times slower than predicted for ours."""
+    concatenation, ReLU and addition, would be exactly its goal times slower than predicted for ours."""
     separate = p.layer.unfused_bytes() / card.tbytes * 1e-6
-    left = goal(p.layer) * p.total - separate
+    left = p.layer.goal * p.total - separate
     return p.layer.flops() / (left * 1e-6 * card.tflops * 1e12) if left > 0 else float("inf")
 
 
@@ -174,7 +169,7 @@ def table(clip: str, card: Card) -> str:
             f"{first.traffic:.1f}",
             f"{first.l2:.1f}",
             *(f"{p.total:.1f}" for p in predicted),
-            f"{goal(layer):.1f} x",
+            f"{layer.goal:.1f} x",
             *(_percent(library_share(p, card)) for p in predicted),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -50,7 +50,7 @@ def test_layer(clip: str, layer: Layer, benchmark) -> None:
             {"ours": ours, **peers},
             clip=clip,
             layer=layer.name,
-            dilation=max(layer.dilation),
+            goal=layer.goal,
             gflop=layer.flops() / 1e9,
             live_gflop=layer.flops(layer.live_taps()) / 1e9,
             mbytes=layer.bytes() / 1e6,
