@@ -129,23 +129,20 @@ Tensor output_of(const Tensor& t, const Ints& sizes) {
   return reinterpret(torch::stable::contiguous(t, format), sizes, channels_last_strides(sizes));
 }
 
+ConvolutionGradients empty_gradients(const Convolution& c, bool need_input) {
+  const auto zeros = [](const Tensor& t) {
+    Tensor z = empty_channels_last(t, sizes_of(t), t.scalar_type());
+    return torch::stable::zero_(z);
+  };
+  const bool need_skip = need_input && c.skip;
+  return {need_input ? zeros(c.x) : nothing(c.x), need_skip ? zeros(*c.skip) : nothing(c.x),
+          zeros(c.weight)};
+}
+
 ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& grad,
                                           bool need_input) {
-  ConvolutionGradients result{nothing(c.x), nothing(c.x),
-                              torch::stable::new_empty(c.weight, sizes_of(c.weight))};
-  if (c.empty()) {
-    torch::stable::zero_(result.weight);
-    if (need_input) {
-      const auto zeros = [](const Tensor& t) {
-        Tensor z = empty_channels_last(t, sizes_of(t), t.scalar_type());
-        return torch::stable::zero_(z);
-      };
-      result.x = zeros(c.x);
-      if (c.skip) result.skip = zeros(*c.skip);
-    }
-    return result;
-  }
-
+  if (c.empty()) return empty_gradients(c, need_input);
+  ConvolutionGradients result{nothing(c.x), nothing(c.x), {}};
   const Lowered l = lower(c);
   // For two frames of bfloat16, oneDNN's gradient of a 3-D weight reads memory nobody wrote (seen
   // in torch 2.13 on AVX-512, small frames, no dilation): work in float.
@@ -161,8 +158,7 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
       return t.dim() == 5 ? channels_last(cast(t, ScalarType::BFloat16))
                           : cast(t, ScalarType::BFloat16);
     };
-    return {narrow(exact.x), narrow(exact.skip),
-            torch::stable::contiguous(cast(exact.weight, ScalarType::BFloat16))};
+    return {narrow(exact.x), narrow(exact.skip), narrow(exact.weight)};
   }
   const Tensor flat_grad = input_of(grad, l);
   const std::array<bool, 3> wanted{need_input, true, false};  // input, weight, bias
@@ -180,11 +176,12 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
   auto [grad_x, grad_weight_x] = part(c.x, c.weight_of_x());
   result.x = grad_x;
   if (!c.skip) {
-    result.weight = torch::stable::contiguous(grad_weight_x);
+    result.weight = channels_last(grad_weight_x);
     return result;
   }
   auto [grad_skip, grad_weight_skip] = part(*c.skip, c.weight_of_skip());
   result.skip = grad_skip;
+  result.weight = empty_channels_last(c.weight, sizes_of(c.weight), c.weight.scalar_type());
   const int64_t axis = c.transposed ? 0 : 1;
   Tensor slot_x = torch::stable::narrow(result.weight, axis, 0, c.x_channels());
   Tensor slot_skip = torch::stable::narrow(result.weight, axis, c.x_channels(), c.skip_channels());

@@ -60,9 +60,13 @@ Tensor input_of(const Tensor& t, const Lowered& l);
 // What came back from torch, flat or not, as a channels-last tensor of these sizes.
 Tensor output_of(const Tensor& t, const Ints& sizes);
 
+// All channels last.
 struct ConvolutionGradients {
   Tensor x, skip, weight;  // without elements where absent or not needed
 };
+
+// Zeros: those of a convolution whose output is empty.
+ConvolutionGradients empty_gradients(const Convolution& c, bool need_input);
 
 // Gradients of the convolution alone, by torch's convolution_backward, once per input.
 ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& grad,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every operator of this library: its schema and one comment each. Implementations register
 // themselves in cpu/ and cuda/; fakes and gradients stand beside the Python functions in ops.py.
-// Clips are (N, C, F, H, W). Sizes, padding and layout are described in convolution.h.
+// Clips are (N, C, F, H, W). allow_tf32 says whether a GPU may round float32 factors to TF32.
+// Sizes, padding and layout are described in convolution.h.
 
 #include "tensor.h"
 
@@ -10,24 +11,26 @@ VINPAINT_LIBRARY(m) {
   // is the convolution's own output: the one large tensor that the backward needs.
   m.def(
       "conv_bn_relu(Tensor x, Tensor? skip, Tensor weight, Tensor gamma, Tensor beta, "
-      "Tensor? residual, int[] stride, int[] dilation, bool transposed, float eps) "
+      "Tensor? residual, int[] stride, int[] dilation, bool transposed, float eps, "
+      "bool allow_tf32) "
       "-> (Tensor out, Tensor pre, Tensor mean, Tensor var)");
   // Gradients of conv_bn_relu. What is absent or not needed comes back with no elements.
   m.def(
       "_conv_bn_relu_backward(Tensor grad_out, Tensor x, Tensor? skip, Tensor weight, "
       "Tensor gamma, Tensor beta, Tensor pre, Tensor mean, Tensor var, int[] stride, "
-      "int[] dilation, bool transposed, float eps, bool need_input) -> (Tensor grad_x, "
-      "Tensor grad_skip, Tensor grad_weight, Tensor grad_gamma, Tensor grad_beta)");
+      "int[] dilation, bool transposed, float eps, bool allow_tf32, bool need_input) -> "
+      "(Tensor grad_x, Tensor grad_skip, Tensor grad_weight, Tensor grad_gamma, Tensor grad_beta)");
 
   // Convolution of x ++ skip, bias, ReLU if asked for, plus residual: the batch norm folded away.
   m.def(
       "conv_bias_relu(Tensor x, Tensor? skip, Tensor weight, Tensor? bias, Tensor? residual, "
-      "int[] stride, int[] dilation, bool transposed, bool relu) -> Tensor");
+      "int[] stride, int[] dilation, bool transposed, bool relu, bool allow_tf32) -> Tensor");
   // Gradients of conv_bias_relu without residual: `out` is the activation, so its sign is the mask.
   m.def(
       "_conv_bias_relu_backward(Tensor grad_out, Tensor x, Tensor? skip, Tensor weight, "
-      "Tensor out, int[] stride, int[] dilation, bool transposed, bool relu, bool need_input, "
-      "bool has_bias) -> (Tensor grad_x, Tensor grad_skip, Tensor grad_weight, Tensor grad_bias)");
+      "Tensor out, int[] stride, int[] dilation, bool transposed, bool relu, bool allow_tf32, "
+      "bool need_input, bool has_bias) -> (Tensor grad_x, Tensor grad_skip, Tensor grad_weight, "
+      "Tensor grad_bias)");
 
   // Mean absolute difference inside the hole, averaged over clips or frames; `scale` (N, F) is the
   // weight of each frame's absolute differences in the loss.

@@ -105,6 +105,22 @@ inline Tensor empty_channels_last(const Tensor& like, const Ints& sizes, ScalarT
   return reinterpret(dense, sizes, channels_last_strides(sizes));
 }
 
+template <class T>
+T* pointer(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+template <class T>
+const T* const_pointer(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+// Null for an absent tensor.
+template <class T>
+const T* const_pointer(const OptionalTensor& t) {
+  return t ? const_pointer<T>(*t) : nullptr;
+}
+
 // What an operator returns in place of a result that is absent or not needed.
 inline Tensor nothing(const Tensor& like) { return empty_like(like, {0}, like.scalar_type()); }
 

@@ -45,6 +45,16 @@ def _accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+@torch.compiler.assume_constant_result
+def _cudnn_allows_tf32() -> bool:
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+def _allow_tf32(x: Tensor) -> bool:
+    """Whether float32 convolutions of ``x`` may round their factors to TF32: torch's setting for cuDNN."""
+    return x.is_cuda and x.dtype == torch.float32 and _cudnn_allows_tf32()
+
+
 def _no_double_backward(op: str) -> None:
     """Makes a second derivative an error that says so."""
 
@@ -139,6 +149,7 @@ def conv_bn_relu(
         dilation,
         transposed,
         eps,
+        _allow_tf32(x) and dtype is None,
     )
     return out, mean, var
 
@@ -155,6 +166,7 @@ def _(
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,
     eps: float,  # noqa: ARG001
+    allow_tf32: bool,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = _output_shape(x, weight, stride, transposed)
     dtype = _accumulation_dtype(x)
@@ -177,6 +189,7 @@ def _(
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,  # noqa: ARG001
     eps: float,  # noqa: ARG001
+    allow_tf32: bool,  # noqa: ARG001
     need_input: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = _accumulation_dtype(x)
@@ -199,7 +212,7 @@ def _conv_bn_relu_gradients(
     ctx: Any, grad_out: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     if grad_out is None:
-        return (None,) * 10
+        return (None,) * 11
     x, skip, weight, gamma, beta, pre, mean, var = ctx.saved_tensors
     need_x, need_skip, need_weight, need_gamma, need_beta, need_residual = ctx.needs_input_grad[:6]
     grad_x, grad_skip, grad_weight, grad_gamma, grad_beta = _ops._conv_bn_relu_backward(
@@ -212,6 +225,7 @@ def _conv_bn_relu_gradients(
         _or_none(grad_gamma.to(gamma.dtype), need_gamma),
         _or_none(grad_beta.to(beta.dtype), need_beta),
         _or_none(grad_out, need_residual),
+        None,
         None,
         None,
         None,
@@ -274,7 +288,7 @@ def conv_bias_relu(
     )
     fused = None if learning else residual
     out: Tensor = _ops.conv_bias_relu(
-        x, skip, weight, bias, fused, stride, dilation, transposed, relu
+        x, skip, weight, bias, fused, stride, dilation, transposed, relu, _allow_tf32(x)
     )
     return out + residual if learning and residual is not None else out
 
@@ -290,6 +304,7 @@ def _(
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,
     relu: bool,  # noqa: ARG001
+    allow_tf32: bool,  # noqa: ARG001
 ) -> Tensor:
     return _empty_channels_last(x, _output_shape(x, weight, stride, transposed))
 
@@ -305,6 +320,7 @@ def _(
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,  # noqa: ARG001
     relu: bool,  # noqa: ARG001
+    allow_tf32: bool,  # noqa: ARG001
     need_input: bool,
     has_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -346,6 +362,7 @@ def _conv_bias_relu_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None
         _or_none(grad_weight, need_weight),
         grad_bias.to(ctx.bias_dtype) if need_bias else None,
         _or_none(grad_out, need_residual),
+        None,
         None,
         None,
         None,

@@ -7,7 +7,8 @@ namespace {
 
 Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
                       const OptionalTensor& bias, const OptionalTensor& residual,
-                      const Ints& stride, const Ints& dilation, bool transposed, bool relu) {
+                      const Ints& stride, const Ints& dilation, bool transposed, bool relu,
+ bool /*allow_tf32*/) {
   constexpr const char* op = "conv_bias_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   if (bias) check_per_channel(op, "bias", *bias, c);

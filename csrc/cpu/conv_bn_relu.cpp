@@ -37,7 +37,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(const Tensor& x, const O
                                                         const Tensor& beta,
                                                         const OptionalTensor& residual,
                                                         const Ints& stride, const Ints& dilation,
-                                                        bool transposed, double eps) {
+                                                        bool transposed, double eps,
+ bool /*allow_tf32*/) {
   constexpr const char* op = "conv_bn_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
@@ -75,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
     const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
     const Tensor& gamma, const Tensor& beta, const Tensor& pre, const Tensor& mean,
     const Tensor& var, const Ints& stride, const Ints& dilation, bool transposed, double eps,
-    bool need_input) {
+    bool /*allow_tf32*/, bool need_input) {
   constexpr const char* op = "_conv_bn_relu_backward";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);

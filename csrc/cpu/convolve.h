@@ -19,21 +19,6 @@ inline Rows rows_of(const Ints& sizes) {
   return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]};
 }
 
-template <class T>
-T* pointer(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
-template <class T>
-const T* const_pointer(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-
-template <class T>
-const T* const_pointer(const OptionalTensor& t) {
-  return t ? const_pointer<T>(*t) : nullptr;
-}
-
 template <class T_, class A_>
 struct Types {
   using T = T_;  // stored

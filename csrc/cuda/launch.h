@@ -62,8 +62,10 @@ const char* launch(void (*kernel)(P...), Index3 grid, int threads, int shared_by
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                     static_cast<unsigned>(grid.z));
+  // clang-format off: in a header it takes the brackets apart
   kernel<<<blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
-           static_cast<cudaStream_t>(stream)> > >(arguments...);
+           static_cast<cudaStream_t>(stream)>>>(arguments...);
+  // clang-format on
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #endif

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "implicit_gemm.h"
+#include "implicit_gemm_kernel.h"
+
+namespace vinpaint::implicit_gemm {
+
+const char* launch_float(const ImplicitGemm& g, const void* x, const void* skip, const void* weight,
+                         const Epilogue& epilogue, void* out, void* stream) {
+  const auto launch = g.exact ? launch_type<float, true> : launch_type<float, false>;
+  return launch(g, x, skip, weight, epilogue, out, stream);
+}
+
+}  // namespace vinpaint::implicit_gemm

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""csrc/cuda/implicit_gemm*, in the emulator, against float64: the convolution behind the operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from convolution_cases import CASES, Case, call_inference, call_training, make_inputs
+from tolerances import TOLERANCES, assert_close
+
+from vinpaint import reference
+
+FLAT = (1, 3, 3)
+# The cases of the operators have few channels, mostly odd. These fill the kernel's tiles: 16, 32, 64
+# and 128 columns and their tails, several steps a tap, several blocks, both inputs, skipped taps.
+WIDE = [
+    Case("columns_16", channels=(16, 16, 16), clip=(1, 3, 9, 7)),
+    Case("columns_32", kernel=FLAT, channels=(32, 8, 24), clip=(2, 2, 9, 12)),
+    Case("columns_64", kernel=FLAT, channels=(64, 40, 56), clip=(1, 2, 9, 7)),
+    Case("columns_128", kernel=FLAT, channels=(40, 64, 136), clip=(1, 2, 9, 7)),
+    Case("several_steps", kernel=FLAT, channels=(104, 72, 72), clip=(1, 1, 12, 17)),
+    Case("skipped_taps", dilation=(1, 8, 8), channels=(32, 32, 64), clip=(1, 3, 16, 16)),
+    Case("no_tap_but_one", dilation=(16, 16, 16), channels=(32, 8, 64), clip=(1, 4, 8, 8)),
+    Case("stride_wide", stride=(1, 2, 2), channels=(32, 8, 64), clip=(2, 3, 11, 9)),
+    Case(
+        "deconv_wide",
+        kernel=(3, 4, 4),
+        stride=(1, 2, 2),
+        transposed=True,
+        channels=(64, 32, 32),
+        clip=(1, 2, 6, 9),
+    ),
+    Case("frames", kernel=(5, 5, 5), channels=(4, 3, 16), clip=(1, 4, 10, 9)),
+    Case("guidance", kernel=FLAT, channels=(3, 2, 128), clip=(2, 1, 9, 7)),
+    Case("last_layer", kernel=FLAT, channels=(32, 16, 3), clip=(1, 2, 16, 9)),
+    Case("long", kernel=FLAT, channels=(8, 8, 8), clip=(1, 40, 3, 5)),
+]
+ALL = CASES + WIDE
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+def among_nan(t):
+    """``t``, channels last in a storage that is NaN before and behind it."""
+    if t is None:
+        return None
+    storage = torch.full((t.numel() + 128,), torch.nan, dtype=t.dtype)
+    n, c, f, h, w = t.shape
+    inside = storage[64:-64].view(n, f, h, w, c).permute(0, 4, 1, 2, 3)
+    return inside.copy_(t)
+
+
+def options_of(case):
+    return list(case.stride), list(case.dilation), case.transposed
+
+
+def tensors_of(inputs):
+    return among_nan(inputs.x), among_nan(inputs.skip), among_nan(inputs.weight)
+
+
+@pytest.mark.parametrize("extras", [False, True], ids=["one_input", "all_inputs"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_inference(emulated, case, dtype, extras):
+    inputs = make_inputs(case, dtype, extras=extras)
+    expected = call_inference(reference.conv_bias_relu, inputs.double(), case)
+    out = emulated.conv_bias_relu(
+        *tensors_of(inputs), inputs.beta, inputs.residual, *options_of(case), True, False
+    )
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    assert_close(out, expected, dtype)
+
+
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_tf32(emulated, case):
+    """One product of factors rounded to 11 bits: less than float32, more than bfloat16."""
+    inputs = make_inputs(case, torch.float32, extras=True)
+    expected = call_inference(reference.conv_bias_relu, inputs.double(), case)
+    out = emulated.conv_bias_relu(
+        *tensors_of(inputs), inputs.beta, inputs.residual, *options_of(case), True, True
+    )
+    error = (out.double() - expected).abs().max() / expected.abs().max()
+    assert TOLERANCES[torch.float32].value < error < TOLERANCES[torch.float16].value
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", [c for c in ALL if c.name != "one_pixel"], ids=str)
+def test_training(emulated, case, dtype):
+    inputs = make_inputs(case, dtype, extras=True)
+    wide = inputs.double().require_grad()
+    per_channel = (inputs.gamma, inputs.beta)
+    options = (*options_of(case), 1e-5, False)
+    out, pre, mean, var = emulated.conv_bn_relu(
+        *tensors_of(inputs), *per_channel, inputs.residual, *options
+    )
+    expected, wide_mean, wide_var = call_training(reference.conv_bn_relu, wide, case)
+    assert_close(out, expected.detach(), dtype)
+    assert_close(mean, wide_mean.detach(), dtype)
+    assert_close(var, wide_var.detach(), dtype)
+    assert_close(mean, pre.double().mean((0, 2, 3, 4)), torch.float32)
+    assert_close(var, pre.double().var((0, 2, 3, 4), correction=0), torch.float32)
+
+    # Where rounding may have moved a value over the ReLU's edge, either slope is right.
+    active = expected.detach() - wide.residual.detach()
+    grad = (torch.randn(out.shape) * ((active == 0) | (active > 0.1))).to(dtype)
+    gradients = emulated._conv_bn_relu_backward(
+        grad, *tensors_of(inputs), *per_channel, pre, mean, var, *options, True
+    )
+    expected.backward(grad.double())
+    for name, gradient in zip(("x", "skip", "weight", "gamma", "beta"), gradients, strict=True):
+        reference_gradient = getattr(wide, name).grad
+        error = (gradient.double() - reference_gradient).norm()
+        limit = TOLERANCES[dtype].gradient
+        assert error < limit * reference_gradient.norm().clamp(min=1e-3), name
+
+
+def test_same_bits_in_any_order(emulated, monkeypatch):
+    case = Case("several", kernel=FLAT, channels=(64, 8, 72), clip=(2, 2, 17, 12))
+    inputs = make_inputs(case, torch.bfloat16, extras=True)
+    results = []
+    for seed in ("1", "2", "3"):
+        monkeypatch.setenv("VINPAINT_EMULATOR_SEED", seed)
+        results.append(
+            emulated.conv_bn_relu(
+                *tensors_of(inputs),
+                *(inputs.gamma, inputs.beta, inputs.residual),
+                *options_of(case),
+                *(1e-5, False),
+            )
+        )
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("case", [c for c in WIDE if c.channels[0] % 8 == 0], ids=str)
+def test_no_bank_conflicts(emulated, case):
+    inputs = make_inputs(case, torch.bfloat16, extras=False)
+    emulated._counters()
+    emulated.conv_bias_relu(*tensors_of(inputs), None, None, *options_of(case), False, False)
+    matrix_loads, conflicts, _ = emulated._counters()
+    assert matrix_loads > 0
+    assert conflicts == 0
+
+
+@pytest.mark.parametrize(
+    ("dilation", "live"), [(1, 9 * 3), (4, 9 * 3), (8, 4 * 3), (16, 1 * 3)], ids=str
+)
+def test_taps_on_padding_are_not_computed(emulated, dilation, live):
+    """A block owns two frames of 8 x 8: it skips what lies outside of 16 x 16 for all of them."""
+    case = Case("", dilation=(1, dilation, dilation), clip=(1, 2, 16, 16), channels=(32, 8, 16))
+    inputs = make_inputs(case, torch.bfloat16, extras=False)
+    emulated._counters()
+    emulated.conv_bias_relu(*tensors_of(inputs), None, None, *options_of(case), False, False)
+    blocks, products_of_a_tap = 4, 128 * 32 * 16
+    assert emulated._counters()[2] == blocks * live * products_of_a_tap
+
+
+def test_too_many_pixels(emulated):
+    x = torch.empty(1, 1, 1, 1, 1, dtype=torch.bfloat16).expand(1, 1, 2**11, 2**10, 2**10)
+    weight = torch.ones(1, 1, 1, 1, 1, dtype=torch.bfloat16)
+    message = "a clip may have at most 2147483647 pixels on a GPU, got F \\* H \\* W = 2147483648"
+    with pytest.raises(RuntimeError, match=message):
+        emulated.conv_bias_relu(x, None, weight, None, None, [1] * 3, [1] * 3, False, True, False)
+
+
+def test_double_is_refused(emulated):
+    x, weight = torch.ones(1, 1, 1, 1, 1).double(), torch.ones(1, 1, 1, 1, 1).double()
+    with pytest.raises(RuntimeError, match="on a GPU x must be float32, bfloat16 or float16"):
+        emulated.conv_bias_relu(x, None, weight, None, None, [1] * 3, [1] * 3, False, True, False)
