@@ -74,13 +74,20 @@ class PlainInpainter(nn.Module):
 
     def forward(self, small: Tensor, x: Tensor) -> Tensor:
         """(1, 4, F, h, w) and (F, 4, H, W) to (F, 3, H, W); or, in conv3d, (1, 4, F, H, W) to its like."""
+        return self.restore(x, self.complete(small))
+
+    def complete(self, small: Tensor) -> Tensor:
+        """3DCN: (1, 4, F, h, w) to (1, 3, F, h, w)."""
         net = self.completion
         x2 = net["conv2"](net["conv1"](small))
         x3 = net["conv3"](x2)
         x4 = net["conv4"](x3)
         y = net["conv8"](net["conv7"](net["conv6"](net["conv5"](x4))))
         y = net["deconv11"](net["conv10"](net["deconv9"](y, x4), x3), x2)
-        guidance = net["conv12"](y)
+        return net["conv12"](y)
+
+    def restore(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """CombCN, guided by 3DCN's output (1, 3, F, h, w): (F, 4, H, W) to (F, 3, H, W), or in conv3d."""
         if self.comb_dims == 2:
             guidance = guidance[0].transpose(0, 1)
         if self.comb_dims == 2 and x.is_contiguous(memory_format=torch.channels_last):

@@ -33,7 +33,7 @@ _ops = torch.ops.vinpaint
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Dtype that autocast wants on this device; None if autocast is off or does not touch ``x``."""
     device = x.device.type
-    if not x.is_floating_point() or x.dtype == torch.float64:
+    if not x.is_floating_point() or x.dtype == torch.float64 or device == "meta":
         return None
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 

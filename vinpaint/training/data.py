@@ -17,8 +17,6 @@ from torch.utils.data import Dataset
 
 from vinpaint.errors import InputError
 from vinpaint.training.holes import random_hole
-from vinpaint.video.reader import open_clip
-from vinpaint.video.shots import find_cuts
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".webm"}
 
@@ -59,6 +57,10 @@ def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHO
 
 def _shots(path: Path, short_side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """First frame and (F, h, w, 3) pixels of every shot of a video; one shot in memory at a time."""
+    # Decoders are needed here alone: shots that are decoded already train without them.
+    from vinpaint.video.reader import open_clip
+    from vinpaint.video.shots import find_cuts
+
     clip = open_clip(path)
     cuts = [*find_cuts(thumbnail.image for thumbnail in clip.thumbnails()), math.inf]
     start = 0

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Call every operator, forward and backward, on the small shapes of the tests.
+
+For a tool that watches the kernels: ``compute-sanitizer python tools/every_operator.py``. Fails if an
+operator was not called, or if a result is not finite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vinpaint import ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from convolution_cases import CASES, Case, Inputs, call_inference, call_training, make_inputs
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+class Called(TorchDispatchMode):
+    """Notes the names of our operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function.namespace == "vinpaint":
+            self.names.add(function.name())
+        return function(*args, **kwargs or {})
+
+
+def on_device(inputs: Inputs, device: torch.device) -> Inputs:
+    moved = {k: None if t is None else t.to(device) for k, t in inputs.tensors().items()}
+    return Inputs(**moved).require_grad()
+
+
+def check(*results: torch.Tensor | None) -> None:
+    for result in results:
+        if result is not None and not result.isfinite().all():
+            sys.exit("a result is not finite")
+
+
+def convolutions(case: Case, dtype: torch.dtype, device: torch.device) -> None:
+    for call, function in ((call_inference, ops.conv_bias_relu), (call_training, ops.conv_bn_relu)):
+        for extras in (False, True):
+            inputs = on_device(make_inputs(case, dtype, extras=extras), device)
+            out = call(function, inputs, case)
+            out = out[0] if isinstance(out, tuple) else out
+            out.backward(torch.randn(out.shape).to(out))
+            check(out, *(t.grad for t in inputs.tensors().values() if t is not None))
+            with torch.inference_mode():
+                call(function, inputs, case)
+
+
+def loss(dtype: torch.dtype, device: torch.device) -> None:
+    pred, target = torch.randn(2, 2, 3, 3, 33, 70).to(device, dtype).unbind(0)
+    mask = (torch.rand(2, 1, 3, 33, 70) < 0.3).to(device)
+    pred.requires_grad_()
+    for per_frame in (False, True):
+        value = ops.masked_l1(pred, target, mask, per_frame=per_frame)
+        value.backward()
+        check(value, pred.grad)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    device = torch.device(parser.parse_args().device)
+    torch.manual_seed(0)
+    with Called() as called:
+        for dtype in DTYPES:
+            for case in CASES:
+                if case.name != "one_pixel":  # its variance is 0: gradients are huge in short types
+                    convolutions(case, dtype, device)
+            loss(dtype, device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("vinpaint::")}
+    missing = registered - called.names
+    if missing:
+        print(f"not called: {', '.join(sorted(missing))}", file=sys.stderr)
+        return 1
+    print(f"called on {device}: {', '.join(sorted(called.names))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
