@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convolve.h"
 
+#include <map>
+#include <mutex>
+
 #include "../batch_norm.h"
 #include "../implicit_gemm.h"
+#include "../implicit_gemm_hopper.h"
 #include "../weight_gradient.h"
+#include "gpu.h"
+#include "library.h"
+#include "plan.h"
 #include "stream.h"
 
 namespace vinpaint::cuda {
@@ -50,33 +57,128 @@ Tensor weight_of_product(const Tensor& weight, bool inputs_first) {
   return channels_last(inputs_first ? exchanged(weight) : weight);
 }
 
-void launch_product(const Tensor& out, const ImplicitGemm& g, const Tensor& x,
+// Asked once a device: a query takes longer than a launch.
+struct Gpu {
+  int capability, multiprocessors;
+};
+
+const Gpu& gpu_of(const Tensor& t) {
+  static std::mutex mutex;
+  static std::map<int32_t, Gpu> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto [found, fresh] = known.try_emplace(t.get_device_index());
+  if (fresh)
+    launch(t, [&gpu = found->second](void*) -> const char* {
+      gpu = {compute_capability(), multiprocessors()};
+      return nullptr;
+    });
+  return found->second;
+}
+
+// Calls run(algorithm) with the one that the plan names; where products are being measured, with
+// each against the clock first.
+template <class Run>
+void run_planned(const Tensor& on, const Product& product, bool hopper_can, const Run& run) {
+  const bool takes_hopper = hopper_can && product.capability == 90;
+  if (is_to_be_measured(product)) {
+    Algorithm fastest = Algorithm::kPortable;
+    float least = 0;
+    for (const Algorithm a : {Algorithm::kPortable, Algorithm::kHopper, Algorithm::kLibrary}) {
+      if (a == Algorithm::kHopper && !takes_hopper) continue;
+      float milliseconds = 0;
+      launch(on, [&](void* stream) {
+        const auto work = [&]() -> const char* {
+          run(a);
+          return nullptr;
+        };
+        return time_on_stream(stream, work, &milliseconds);
+      });
+      if (a != Algorithm::kPortable && milliseconds >= least) continue;
+      fastest = a;
+      least = milliseconds;
+    }
+    keep_measured(product, fastest);
+  }
+  const Algorithm a = choose_algorithm(product);
+  run(a == Algorithm::kHopper && !takes_hopper ? Algorithm::kPortable : a);
+}
+
+void launch_product(Algorithm algorithm, const Tensor& out, const ImplicitGemm& g, const Tensor& x,
                     const OptionalTensor& skip, const void* weight, const Epilogue& epilogue) {
   const Storage storage = storage_of(x.scalar_type());
+  const auto launcher =
+      algorithm == Algorithm::kHopper ? launch_implicit_gemm_hopper : launch_implicit_gemm;
   launch(out, [&](void* stream) {
-    return launch_implicit_gemm(g, storage, const_pointer<void>(x), const_pointer<void>(skip),
-                                weight, epilogue, pointer<void>(out), stream);
+    return launcher(g, storage, const_pointer<void>(x), const_pointer<void>(skip), weight, epilogue,
+                    pointer<void>(out), stream);
   });
 }
 
-// The gradient of x (or of skip): `first` is where its channels begin in the weight.
-Tensor input_gradient(const Convolution& c, const Tensor& grad, const Tensor& weight,
-                      const Tensor& input, int64_t first, bool allow_tf32) {
+// The operands of a forward product, brought into shape.
+struct Operands {
+  explicit Operands(const Convolution& c)
+      : x(channels_last(c.x)),
+        skip(channels_last(c.skip)),
+        weight(weight_of_product(c.weight, c.transposed)) {}
+
+  Tensor x;
+  OptionalTensor skip;
+  Tensor weight;
+};
+
+// act(x + skip + bias) + residual of what the library computed, in place.
+void finish(const Tensor& out, const OptionalTensor& other, const OptionalTensor& bias,
+            const OptionalTensor& residual, bool relu) {
+  if (!other && !bias && !residual && !relu) return;
+  launch(out, [&](void* stream) {
+    return launch_finish(rows_of(sizes_of(out)), storage_of(out.scalar_type()), pointer<void>(out),
+                         const_pointer<void>(other), const_pointer<float>(bias),
+                         const_pointer<void>(residual), relu, stream);
+  });
+}
+
+// The convolution of both inputs by the library, before bias and activation are added.
+struct LibraryParts {
+  LibraryParts(const Convolution& c, const Operands& o)
+      : x(library_convolution(c, o.x, c.weight_of_x())) {
+    if (o.skip) skip = library_convolution(c, *o.skip, c.weight_of_skip());
+  }
+
+  Tensor x;
+  OptionalTensor skip;
+};
+
+Product product_on(const Tensor& t, const ImplicitGemm& g) {
+  return product_of(g, storage_of(t.scalar_type()), gpu_of(t).capability);
+}
+
+// The gradient of x (or of skip): `first` is where its channels begin in the weight. `rows` is the
+// weight as the product wants it, `part` the input's own part of it.
+Tensor input_gradient(const Convolution& c, const Tensor& grad, const Tensor& rows,
+                      const Tensor& part, const Tensor& input, int64_t first, bool allow_tf32) {
   const Ints sizes = sizes_of(input);
-  Tensor out = empty_channels_last(input, sizes, input.scalar_type());
   const ImplicitGemm g = make_gemm(c, true, c.out_channels(), 0, sizes[1], allow_tf32);
-  const auto* rows = const_pointer<char>(weight) +
-                     first * g.weight_row * static_cast<int64_t>(weight.element_size());
-  launch_product(out, g, grad, std::nullopt, rows, Epilogue{});
+  const auto* const weight =
+      const_pointer<char>(rows) + first * g.weight_row * static_cast<int64_t>(rows.element_size());
+  Tensor out = empty_channels_last(input, sizes, input.scalar_type());
+  run_planned(input, product_on(input, g), hopper_takes(g, storage_of(input.scalar_type())),
+              [&](Algorithm a) {
+                if (a == Algorithm::kLibrary)
+                  out = library_input_gradient(c, grad, input, part);
+                else
+                  launch_product(a, out, g, grad, std::nullopt, weight, Epilogue{});
+              });
   return out;
 }
 
 // Writes the gradient of the part of the weight that reads `input`, whose channels begin at
-// `first`.
-void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& input, int64_t first,
-                     const Tensor& out, bool allow_tf32) {
+// `first`, into `out`, the gradient of all of it.
+void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& input,
+                     const Tensor& part, int64_t first, const Tensor& out, bool allow_tf32) {
   const Tensor& rows = c.transposed ? input : grad;
   const Tensor& gathered = c.transposed ? grad : input;
+  const Storage storage = storage_of(out.scalar_type());
+  const Gpu& gpu = gpu_of(out);
   WeightGradient g{};
   g.batch = as_int(input.size(0));
   for (int i = 0; i < 3; ++i)
@@ -88,14 +190,23 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   g.out_tap = out.size(1);
   g.out_row = g.out_tap * c.kernel[0] * c.kernel[1] * c.kernel[2];
   g.exact = !allow_tf32;
+  const Product product = product_of(g, storage, gpu.capability);
   const int64_t offset = first * (c.transposed ? g.out_row : g.out_col);
-  plan_weight_gradient(&g);
-  const Tensor workspace = empty_like(out, {g.workspace()}, ScalarType::Float);
-  auto* const to = pointer<char>(out) + offset * static_cast<int64_t>(out.element_size());
-  launch(out, [&](void* stream) {
-    return launch_weight_gradient(g, storage_of(out.scalar_type()), const_pointer<void>(rows),
-                                  const_pointer<void>(gathered), pointer<float>(workspace), to,
-                                  stream);
+  plan_weight_gradient(&g, gpu.multiprocessors);
+  const auto ours = [&] {
+    const Tensor workspace = empty_like(out, {g.workspace()}, ScalarType::Float);
+    auto* const to = pointer<char>(out) + offset * static_cast<int64_t>(out.element_size());
+    launch(out, [&](void* stream) {
+      return launch_weight_gradient(g, storage, const_pointer<void>(rows),
+                                    const_pointer<void>(gathered), pointer<float>(workspace), to,
+                                    stream);
+    });
+  };
+  run_planned(out, product, false, [&](Algorithm a) {
+    if (a != Algorithm::kLibrary) return ours();
+    Tensor whole = out;
+    Tensor slot = torch::stable::narrow(whole, c.transposed ? 0 : 1, first, input.size(1));
+    torch::stable::copy_(slot, library_weight_gradient(c, grad, input, part));
   });
 }
 
@@ -121,40 +232,65 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
                 bool relu, bool allow_tf32) {
   ImplicitGemm g = forward_gemm(c, allow_tf32);
   g.relu = relu;
-  const Tensor x = channels_last(c.x), weight = weight_of_product(c.weight, c.transposed);
-  const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
+  const Operands o(c);
+  const OptionalTensor dense_residual = channels_last(residual);
   OptionalTensor wide_bias;
   if (bias) wide_bias = torch::stable::contiguous(cast(*bias, ScalarType::Float));
-  Tensor out = empty_channels_last(x, c.out_sizes, x.scalar_type());
   Epilogue epilogue{};
   epilogue.bias = const_pointer<float>(wide_bias);
   epilogue.residual = const_pointer<void>(dense_residual);
-  launch_product(out, g, x, skip, const_pointer<void>(weight), epilogue);
+  Tensor out;
+  run_planned(o.x, product_on(o.x, g), hopper_takes(g, storage_of(o.x.scalar_type())),
+              [&](Algorithm a) {
+                if (a == Algorithm::kLibrary) {
+                  const LibraryParts parts(c, o);
+                  finish(parts.x, parts.skip, wide_bias, dense_residual, relu);
+                  out = parts.x;
+                } else {
+                  out = empty_channels_last(o.x, c.out_sizes, o.x.scalar_type());
+                  launch_product(a, out, g, o.x, o.skip, const_pointer<void>(o.weight), epilogue);
+                }
+              });
   return out;
 }
 
 WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
   const ImplicitGemm g = forward_gemm(c, allow_tf32);
-  const Tensor x = channels_last(c.x), weight = weight_of_product(c.weight, c.transposed);
-  const OptionalTensor skip = channels_last(c.skip);
-  const int64_t channels = c.out_channels(), blocks = g.row_blocks();
-  const auto floats = [&](const Ints& sizes) { return empty_like(x, sizes, ScalarType::Float); };
-  WithStatistics result{empty_channels_last(x, c.out_sizes, x.scalar_type()), floats({channels}),
-                        floats({channels})};
-  const Tensor counts = floats({blocks}), means = floats({blocks, channels}),
-               deviations = floats({blocks, channels});
-  const PartialStatistics partial{blocks, pointer<float>(counts), pointer<float>(means),
-                                  pointer<float>(deviations)};
-  Epilogue epilogue{};
-  epilogue.counts = partial.counts;
-  epilogue.means = partial.means;
-  epilogue.deviations = partial.deviations;
-  launch_product(result.out, g, x, skip, const_pointer<void>(weight), epilogue);
-  const Tensor workspace = floats({merge_statistics_workspace(blocks, channels)});
-  launch(x, [&](void* stream) {
-    return launch_merge_statistics(partial, channels, pointer<float>(workspace),
-                                   pointer<float>(result.mean), pointer<float>(result.var), stream);
-  });
+  const Operands o(c);
+  const int64_t channels = c.out_channels();
+  const auto floats = [&](const Ints& sizes) { return empty_like(o.x, sizes, ScalarType::Float); };
+  WithStatistics result{Tensor(), floats({channels}), floats({channels})};
+  run_planned(
+      o.x, product_on(o.x, g), hopper_takes(g, storage_of(o.x.scalar_type())), [&](Algorithm a) {
+        const bool library = a == Algorithm::kLibrary;
+        const int64_t blocks = library ? row_blocks(rows_of(c.out_sizes)) : g.row_blocks();
+        const Tensor counts = floats({blocks}), means = floats({blocks, channels}),
+                     deviations = floats({blocks, channels});
+        const PartialStatistics partial{blocks, pointer<float>(counts), pointer<float>(means),
+                                        pointer<float>(deviations)};
+        if (library) {
+          const LibraryParts parts(c, o);
+          finish(parts.x, parts.skip, std::nullopt, std::nullopt, false);
+          result.out = parts.x;
+          launch(o.x, [&](void* stream) {
+            return launch_statistics(rows_of(c.out_sizes), storage_of(o.x.scalar_type()),
+                                     const_pointer<void>(result.out), partial, stream);
+          });
+        } else {
+          result.out = empty_channels_last(o.x, c.out_sizes, o.x.scalar_type());
+          Epilogue epilogue{};
+          epilogue.counts = partial.counts;
+          epilogue.means = partial.means;
+          epilogue.deviations = partial.deviations;
+          launch_product(a, result.out, g, o.x, o.skip, const_pointer<void>(o.weight), epilogue);
+        }
+        const Tensor workspace = floats({merge_statistics_workspace(blocks, channels)});
+        launch(o.x, [&](void* stream) {
+          return launch_merge_statistics(partial, channels, pointer<float>(workspace),
+                                         pointer<float>(result.mean), pointer<float>(result.var),
+                                         stream);
+        });
+      });
   return result;
 }
 
@@ -162,15 +298,20 @@ ConvolutionGradients convolution_gradients(const Convolution& c, const Tensor& g
                                            bool need_input, bool allow_tf32) {
   const Tensor dense_grad = channels_last(grad), x = channels_last(c.x);
   const OptionalTensor skip = channels_last(c.skip);
+  const int64_t x_channels = c.x_channels();
   ConvolutionGradients result{
       nothing(c.x), nothing(c.x),
       empty_channels_last(c.weight, sizes_of(c.weight), c.weight.scalar_type())};
-  weight_gradient(c, dense_grad, x, 0, result.weight, allow_tf32);
-  if (skip) weight_gradient(c, dense_grad, *skip, c.x_channels(), result.weight, allow_tf32);
+  weight_gradient(c, dense_grad, x, c.weight_of_x(), 0, result.weight, allow_tf32);
+  if (skip)
+    weight_gradient(c, dense_grad, *skip, c.weight_of_skip(), x_channels, result.weight,
+                    allow_tf32);
   if (!need_input) return result;
-  const Tensor weight = weight_of_product(c.weight, !c.transposed);
-  result.x = input_gradient(c, dense_grad, weight, x, 0, allow_tf32);
-  if (skip) result.skip = input_gradient(c, dense_grad, weight, *skip, c.x_channels(), allow_tf32);
+  const Tensor rows = weight_of_product(c.weight, !c.transposed);
+  result.x = input_gradient(c, dense_grad, rows, c.weight_of_x(), x, 0, allow_tf32);
+  if (skip)
+    result.skip =
+        input_gradient(c, dense_grad, rows, c.weight_of_skip(), *skip, x_channels, allow_tf32);
   return result;
 }
 

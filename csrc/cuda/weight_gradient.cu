@@ -120,7 +120,8 @@ struct Share {
   template <class B, int Unit, class F>
   static __device__ void positions(int first, const F& f) {
     constexpr int step = kThreads * Unit / Width, count = B::kDepth / step;
-    constexpr int together = B::kAligned ? count : 8;  // bounds the registers for addresses
+    [[maybe_unused]] constexpr int together =
+        B::kAligned ? count : 8;  // bounds the registers for addresses
 #pragma unroll(together)
     for (int i = 0; i < count; ++i) f(first + i * step);
   }
