@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vinpaint import ops
 from vinpaint.devices import (
     Precision,
     resolve_device,
@@ -21,7 +22,7 @@ from vinpaint.devices import (
 )
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter, fold_batch_norm
-from vinpaint.nn.inpainter import GRID, reduce_clip
+from vinpaint.nn.inpainter import GRID
 from vinpaint.pretrained import load_pretrained
 from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
@@ -173,66 +174,86 @@ class Inpainter:
             around = window[first:last]
             completed = self._complete(around, [i - first for i in holed], region)
             for i, patch in zip(holed, completed, strict=True):
-                image, mask = window[i]
+                image = window[i][0]
                 if filled[i - core.start] is image:
                     filled[i - core.start] = image.copy()
-                _composite(filled[i - core.start][region.box], mask[region.box], patch)
+                filled[i - core.start][region.box] = patch
         return filled
 
     def _complete(
         self, window: Sequence[tuple[Image, Mask]], wanted: list[int], region: Region
     ) -> Iterator[Image]:
-        """The networks' pixels of one region in the ``wanted`` frames: float32 (height, width, 3) in [0, 1]."""
+        """One region of the ``wanted`` frames with its hole filled: (height, width, 3) of the frames' dtype."""
+        model = self.model
         with torch.inference_mode():
             step = max(1, BATCH_PIXELS // (region.working_height * region.working_width))
             guidance = None
-            if self.model.completion is not None:
+            if model.completion is not None:
                 parts = (window[i : i + step] for i in range(0, len(window), step))
-                small = [reduce_clip(*self._region_clip(part, region)) for part in parts]
-                clip, hole = (torch.cat(side, dim=2) for side in zip(*small, strict=True))
-                guidance = self.model.complete(clip, hole)[1][:, :, wanted]
+                small = [self._network_inputs(part, region, reduced=True) for part in parts]
+                guidance = model.guide(torch.cat(small, dim=2))[1][:, :, wanted]
             for start in range(0, len(wanted), step):
                 part = [window[i] for i in wanted[start : start + step]]
                 guide = None if guidance is None else guidance[:, :, start : start + step]
-                completed = self.model.restore(*self._region_clip(part, region), guide)
-                for patch in completed[0].permute(1, 2, 3, 0).float().clamp_(0, 1).cpu().numpy():
-                    fill = patch[: region.working_height, : region.working_width]
-                    if region.resized:
-                        size = (region.width, region.height)
-                        fill = cv2.resize(fill, size, interpolation=cv2.INTER_CUBIC)
-                    yield fill
+                completed = model.comb(self._network_inputs(part, region, reduced=False), guide)
+                yield from self._composite(completed, part, region)
 
-    def _region_clip(
-        self, window: Sequence[tuple[Image, Mask]], region: Region
-    ) -> tuple[Tensor, Tensor]:
-        """The networks' input: (1, 3, F, h, w) in [0, 1] and (1, 1, F, h, w), on the grid."""
+    def _network_inputs(
+        self, window: Sequence[tuple[Image, Mask]], region: Region, *, reduced: bool
+    ) -> Tensor:
+        """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's at half the height and width."""
+        frames, mask = _region_clip(window, region, working_size=True)
+        inputs = ops.prepare_frames(
+            frames.to(self.device),
+            mask.to(self.device),
+            self.model.mean.flatten(),
+            dtype=self.dtype,
+            grid=GRID,
+            full=not reduced,
+            reduced=reduced,
+        )
+        return inputs[1 if reduced else 0]
+
+    def _composite(
+        self, completed: Tensor, window: Sequence[tuple[Image, Mask]], region: Region
+    ) -> Iterator[Image]:
+        """The region's own pixels with CombCN's output (1, 3, F, h, w) in the hole."""
+        frames, mask = _region_clip(window, region, working_size=False)
+        if region.resized:
+            completed = _resized_back(completed, region)
+        composited, invalid = ops.composite_frames(
+            completed, frames.to(completed.device), mask.to(completed.device)
+        )
+        if invalid.item():
+            raise ArithmeticError(
+                "the networks gave values that are no numbers; try precision fp32"
+            )
+        yield from composited[0].cpu().numpy()
+
+
+def _region_clip(
+    window: Sequence[tuple[Image, Mask]], region: Region, *, working_size: bool
+) -> tuple[Tensor, Tensor]:
+    """One region's frames (1, F, h, w, 3) and mask (1, F, h, w), at its own or its working size."""
+    images = [image[region.box] for image, _ in window]
+    masks = [mask[region.box] for _, mask in window]
+    if working_size and region.resized:
         size = (region.working_width, region.working_height)
-        images, masks = [], []
-        for whole, whole_mask in window:
-            image, hole = whole[region.box], (whole_mask[region.box] != 0).astype(np.float32)
-            if region.resized:
-                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-                # A pixel of the smaller frame is hole if any pixel it covers is.
-                hole = (cv2.resize(hole, size, interpolation=cv2.INTER_AREA) > 0).astype(np.float32)
-            bottom, right = -size[1] % GRID, -size[0] % GRID
-            images.append(np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge"))
-            masks.append(np.pad(hole, ((0, bottom), (0, right)), mode="edge"))
-        stacked = np.stack(images)
-        peak = np.iinfo(stacked.dtype).max
-        frames = torch.from_numpy(stacked).to(self.device).to(torch.float32).div_(peak)
-        clip = frames.permute(3, 0, 1, 2).unsqueeze(0).to(self.dtype)
-        hole_clip = torch.from_numpy(np.stack(masks)).to(self.device, self.dtype)[None, None]
-        return clip, hole_clip
+        images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+        # A pixel of the smaller frame is hole if any pixel it covers is.
+        holes = ((mask != 0).astype(np.float32) for mask in masks)
+        shares = (cv2.resize(hole, size, interpolation=cv2.INTER_AREA) for hole in holes)
+        masks = [(share > 0).view(np.uint8) for share in shares]
+    return torch.from_numpy(np.stack(images)[None]), torch.from_numpy(np.stack(masks)[None])
 
 
-def _composite(image: Image, mask: Mask, patch: NDArray[np.float32]) -> None:
-    """Write ``patch`` (in [0, 1]) into ``image`` inside the hole, rounded once; nothing else changes."""
-    hole = mask != 0
-    fill = patch[hole]
-    if not np.isfinite(fill).all():
-        raise ArithmeticError("the networks gave values that are no numbers; try precision fp32")
-    peak = np.iinfo(image.dtype).max
-    image[hole] = np.rint(np.clip(fill, 0, 1) * peak).astype(image.dtype)
+def _resized_back(completed: Tensor, region: Region) -> Tensor:
+    """(1, 3, F, h, w) from the working size to the region's own, on the CPU."""
+    patches = completed[0].permute(1, 2, 3, 0).float().clamp_(0, 1).cpu().numpy()
+    patches = patches[:, : region.working_height, : region.working_width]
+    size = (region.width, region.height)
+    larger = [cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC) for patch in patches]
+    return torch.from_numpy(np.stack(larger)[None]).permute(0, 4, 1, 2, 3)
 
 
 def _clip_array(name: str, value: NDArray[Any] | Tensor) -> NDArray[Any]:

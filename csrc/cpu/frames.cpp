@@ -41,7 +41,8 @@ void write_input(T* to, const T* colours, bool hole) {
   to[kColours] = static_cast<T>(hole ? 1.0f : 0.0f);
 }
 
-// Two rows of the full input and the row of the reduced one that stands for them.
+// Two rows of the full input and the row of the reduced one that stands for them. An average is
+// added up row by row, as torch does.
 template <class T, class A, class Value>
 void prepare_rows(const Frames& p, const T* fraction, const T* mean, int64_t pair,
                   const Value* frames, const uint8_t* mask, T* full, T* reduced) {
@@ -54,7 +55,8 @@ void prepare_rows(const Frames& p, const T* fraction, const T* mean, int64_t pai
   for (int64_t x = 0; x < p.padded_width; x += 2) {
     A sums[kColours] = {};
     bool any = false;
-    for (int dy = 0; dy < 2; ++dy)
+    for (int dy = 0; dy < 2; ++dy) {
+      A row_sums[kColours] = {};
       for (int dx = 0; dx < 2; ++dx) {
         const int64_t at = from[dy] + std::min(x + dx, p.width - 1);
         const bool hole = mask[at] != 0;
@@ -62,10 +64,12 @@ void prepare_rows(const Frames& p, const T* fraction, const T* mean, int64_t pai
         T colours[kColours];
         for (int64_t c = 0; c < kColours; ++c) {
           colours[c] = fraction[frames[at * kColours + c]];
-          sums[c] += static_cast<A>(colours[c]);
+          row_sums[c] += static_cast<A>(colours[c]);
         }
         if (full) write_input(full + (to[dy] + x + dx) * kInputs, hole ? mean : colours, hole);
       }
+      for (int64_t c = 0; c < kColours; ++c) sums[c] += row_sums[c];
+    }
     if (!reduced) continue;
     T average[kColours];
     for (int64_t c = 0; c < kColours; ++c) average[c] = static_cast<T>(sums[c] * A(0.25));

@@ -33,7 +33,7 @@ __device__ inline Input<T> input_of(const float (&colours)[kColours], bool hole,
 
 // One thread writes one pixel of the reduced input and the four of the full one that it stands for.
 // Beyond the frame it reads the last row and column. A value is frame / peak, and the average is
-// that of the four values as they are stored.
+// that of the four values as they are stored, added row by row as torch does.
 template <class T, class Value>
 __global__ __launch_bounds__(kThreads) void prepare_frames_kernel(Frames p, float peak,
                                                                   const Value* frames,
@@ -48,7 +48,8 @@ __global__ __launch_bounds__(kThreads) void prepare_frames_kernel(Frames p, floa
   const float mean[kColours] = {means[0], means[1], means[2]};
   float sums[kColours] = {};
   bool any = false;
-  for (int dy = 0; dy < 2; ++dy)
+  for (int dy = 0; dy < 2; ++dy) {
+    float row_sums[kColours] = {};
     for (int dx = 0; dx < 2; ++dx) {
       const int64_t y = 2 * row + dy, x = 2 * column + dx;
       const int64_t from = (frame * p.height + (y < p.height ? y : p.height - 1)) * p.width +
@@ -57,13 +58,15 @@ __global__ __launch_bounds__(kThreads) void prepare_frames_kernel(Frames p, floa
       float colours[kColours];
       for (int c = 0; c < kColours; ++c) {
         colours[c] = static_cast<float>(frames[from * kColours + c]) / peak;
-        sums[c] += widen(narrow<T>(colours[c]));
+        row_sums[c] += widen(narrow<T>(colours[c]));
       }
       any = any || hole;
       const int64_t to = (frame * p.padded_height + y) * p.padded_width + x;
       if (full != nullptr)
         *reinterpret_cast<Input<T>*>(full + to * kInputs) = input_of<T>(colours, hole, mean);
     }
+    for (int c = 0; c < kColours; ++c) sums[c] += row_sums[c];
+  }
   if (reduced == nullptr) return;
   for (float& sum : sums) sum *= 0.25f;
   *reinterpret_cast<Input<T>*>(reduced + i * kInputs) = input_of<T>(sums, any, mean);

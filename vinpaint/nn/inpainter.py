@@ -98,12 +98,16 @@ class VideoInpainter(nn.Module):
         Returns:
             ``(coarse, guidance)``, both (N, 3, F, h, w): 3DCN's output, and what guides CombCN.
         """
+        return self.guide(self.network_input(small, small_mask))
+
+    def guide(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """3DCN alone, on its input (N, 4, F, h, w): mean-filled frames and their mask."""
         if self.completion is None:
             raise ValueError("this model is a 2DCN: it has no 3DCN")
-        coarse = self.completion(self.network_input(small, small_mask))
+        coarse = self.completion(x)
         if not self.config.composite_guidance:
             return coarse, coarse
-        return coarse, torch.where(small_mask > 0, coarse, small.to(coarse.dtype))
+        return coarse, torch.where(x[:, 3:] > 0, coarse, x[:, :3].to(coarse.dtype))
 
     def restore(self, frames: Tensor, mask: Tensor, guidance: Tensor | None) -> Tensor:
         """CombCN alone: (N, 3, F, H, W). Height and width on the grid; frames are independent."""
