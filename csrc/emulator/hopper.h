@@ -149,7 +149,13 @@ inline void arrive_expecting(uint64_t* barrier, int bytes) {
 }
 
 inline void await_phase(uint64_t* barrier, int parity) {
-  emulator::wait_until([&] { return detail::read_barrier(barrier).phase != parity; });
+  detail::read_barrier(barrier);
+  // Asked between the threads, where nothing may fail: what ends the wait is looked at after it.
+  emulator::wait_until([&] {
+    return (*barrier & detail::kUnusedByBarrier) != 0 ||
+           detail::read_barrier(barrier).phase != parity;
+  });
+  detail::read_barrier(barrier);
 }
 
 // --- tiles from global to shared memory
@@ -246,10 +252,11 @@ void shrink_registers() {
 template <int Count>
 void grow_registers() {
   static_assert(Count >= 24 && Count <= 256 && Count % 8 == 0);
-  emulator::wait_until([] {
+  const detail::WarpState& own = detail::warp_state();
+  emulator::wait_until([&] {
     const int64_t more = (Count - detail::first_registers()) * int64_t{emulator::kWarp};
-    return detail::warp_state().registers == Count ||
-           detail::registers_taken() + more <= detail::kRegisters;
+    const int64_t pool = int64_t{detail::first_registers()} * emulator::block_threads();
+    return own.registers == Count || detail::registers_taken() + more <= pool;
   });
   emulator::collective("grow_registers", nullptr, [](emulator::Lanes) {
     if (Count < detail::first_registers())
