@@ -15,33 +15,11 @@ constexpr int kConsumers = 2;  // warpgroups that multiply; one more copies
 constexpr int kThreads = kGroup * (1 + kConsumers);
 constexpr int kSlice = 64;             // channels of one step: a row of a tile
 constexpr int kRowBytes = 2 * kSlice;  // of 16-bit values
-constexpr int kDepth = 16;             // channels of one product
-constexpr int kProductRows = 64;       // rows of one product
+constexpr int kTilesAhead = 2;
+constexpr int kDepth = 16;        // channels of one product
+constexpr int kProductRows = 64;  // rows of one product
 constexpr int kPatchRows = 1 << kPatchLog2;
 constexpr int kCopyRegisters = 56, kProductRegisters = 224;  // 168 each at the start
-
-// One block computes Patches patches of positions times Columns output channels at a time. With one
-// patch each consumer takes half of its rows, with two a patch of its own; either way it holds
-// Patches products of 64 rows.
-template <int Patches, int Columns>
-struct Tiling {
-  static constexpr int a_bytes = Patches * kPatchRows * kRowBytes;  // of one stage
-  static constexpr int b_bytes = Columns * kRowBytes;
-  static constexpr int stage_bytes = a_bytes + b_bytes;
-  static constexpr int stages = 192 * 1024 / stage_bytes;
-  static constexpr int warps = kConsumers * kGroup / kWarp;
-
-  // Behind the stages.
-  struct Shared {
-    float bias[warps][Columns];        // a copy for each warp
-    float sums[warps][Columns];        // of the output over a warp's rows
-    float deviations[warps][Columns];  // their squared deviations from the mean
-    float means[Patches][Columns];     // over a patch
-    uint64_t full[stages];             // a stage has been copied
-    uint64_t empty[stages];            // and its products are done
-  };
-  static constexpr int shared_bytes = stages * stage_bytes + static_cast<int>(sizeof(Shared));
-};
 
 // The product and what every tile needs of it.
 struct Plan {
@@ -67,6 +45,34 @@ struct Tile {
   int phase, phases[3];  // of the output; along the axes
   int column;            // the first output channel
   int begin[3], end[3];  // taps
+  int steps;             // live taps times slices of the input channels
+};
+
+// One block computes Patches patches of positions times Columns output channels at a time. With one
+// patch each consumer takes half of its rows, with two a patch of its own; either way it holds
+// Patches products of 64 rows.
+template <int Patches, int Columns>
+struct Tiling {
+  static constexpr int a_bytes = Patches * kPatchRows * kRowBytes;  // of one stage
+  static constexpr int b_bytes = Columns * kRowBytes;
+  static constexpr int stage_bytes = a_bytes + b_bytes;
+  static constexpr int stages = 192 * 1024 / stage_bytes;
+  static constexpr int warps = kConsumers * kGroup / kWarp;
+
+  // Behind the stages.
+  struct Shared {
+    float bias[warps][Columns];        // a copy for each warp
+    float sums[warps][Columns];        // of the output over a warp's rows
+    float deviations[warps][Columns];  // their squared deviations from the mean
+    float means[Patches][Columns];     // over a patch
+    Tile<Patches> tiles[kTilesAhead];  // in turn
+    uint64_t located[kTilesAhead];     // barrier: a tile is there
+    uint64_t taken[kTilesAhead];       // barrier: all warps that need it have read it
+    uint64_t full[stages];             // barrier: a stage has been copied
+    uint64_t empty[stages];            // barrier: and its products are done
+  };
+  static constexpr int shared_bytes = stages * stage_bytes + static_cast<int>(sizeof(Shared));
+  static_assert(shared_bytes <= 227 * 1024);
 };
 
 // The taps of one axis that touch the input for positions `first` to `last` are neighbours; widens
@@ -117,26 +123,35 @@ __device__ Tile<Patches> locate(const Plan& plan, int index) {
                     (past < most ? past : most) - 1, &t.begin[axis], &t.end[axis]);
     }
   }
+  t.steps = (g.x_channels + g.skip_channels) / kSlice;
+#pragma unroll
+  for (int axis = 0; axis < 3; ++axis) t.steps *= t.end[axis] - t.begin[axis];
   return t;
 }
 
-// The steps of a tile: live taps times slices of the input channels.
-template <int Patches>
-__device__ int steps_of(const ImplicitGemm& g, const Tile<Patches>& t) {
-  return (t.end[0] - t.begin[0]) * (t.end[1] - t.begin[1]) * (t.end[2] - t.begin[2]) *
-         ((g.x_channels + g.skip_channels) / kSlice);
-}
-
-// The place in the ring of stages: which, and how often it has come round modulo 2.
-template <int Stages>
+// The place in a ring of Size things: which, and how often it has come round modulo 2.
+template <int Size>
 struct Ring {
-  int stage = 0, round = 0;
+  int at = 0, round = 0;
   __device__ void advance() {
-    if (++stage < Stages) return;
-    stage = 0;
+    if (++at < Size) return;
+    at = 0;
     round ^= 1;
   }
 };
+
+// One thread locates the tiles of the block ahead of the warps that work on them.
+template <int Patches, int Columns, class Shared>
+__device__ void locate_tiles(const Plan& plan, Shared& shared) {
+  Ring<kTilesAhead> ring;
+  for (int index = block_index().x; index < plan.tiles; index += grid_size().x) {
+    const Tile<Patches> t = locate<Patches, Columns>(plan, index);
+    await_phase(&shared.taken[ring.at], ring.round ^ 1);
+    shared.tiles[ring.at] = t;
+    arrive(&shared.located[ring.at]);
+    ring.advance();
+  }
+}
 
 // One thread copies, for every tile of the block and every step of it, the inputs of each patch
 // under one tap and the weights of that tap.
@@ -146,11 +161,13 @@ __device__ void copy_steps(const Plan& plan, const TensorMap& x_map, const Tenso
   using Tiles = Tiling<Patches, Columns>;
   const ImplicitGemm& g = plan.g;
   Ring<Tiles::stages> ring;
+  Ring<kTilesAhead> next;
   prefetch(x_map);
   prefetch(skip_map);
   prefetch(weight_map);
   for (int index = block_index().x; index < plan.tiles; index += grid_size().x) {
-    const Tile<Patches> t = locate<Patches, Columns>(plan, index);
+    await_phase(&shared.located[next.at], next.round);
+    const Tile<Patches>& t = shared.tiles[next.at];
     const AxisTaps &frames = g.axes[0].taps[t.phases[0]], &rows = g.axes[1].taps[t.phases[1]],
                    &columns = g.axes[2].taps[t.phases[2]];
     for (int f = t.begin[0]; f < t.end[0]; ++f)
@@ -163,9 +180,9 @@ __device__ void copy_steps(const Plan& plan, const TensorMap& x_map, const Tenso
                               g.axes[2].kernel +
                           columns.kernel_first + w * columns.kernel_step;
           for (int c = 0; c < g.x_channels + g.skip_channels; c += kSlice) {
-            char* const stage = stages + ring.stage * Tiles::stage_bytes;
-            uint64_t* const full = &shared.full[ring.stage];
-            await_phase(&shared.empty[ring.stage], ring.round ^ 1);
+            char* const stage = stages + ring.at * Tiles::stage_bytes;
+            uint64_t* const full = &shared.full[ring.at];
+            await_phase(&shared.empty[ring.at], ring.round ^ 1);
             arrive_expecting(full, Tiles::stage_bytes);
             const bool from_x = c < g.x_channels;
 #pragma unroll
@@ -185,6 +202,8 @@ __device__ void copy_steps(const Plan& plan, const TensorMap& x_map, const Tenso
             ring.advance();
           }
         }
+    arrive(&shared.taken[next.at]);
+    next.advance();
   }
 }
 
@@ -396,9 +415,12 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
   const ImplicitGemm& g = plan.g;
   const int consumer = warp / 4;
   Ring<Tiles::stages> ring;
+  Ring<kTilesAhead> next;
   for (int index = block_index().x; index < plan.tiles; index += grid_size().x) {
-    const Tile<Patches> t = locate<Patches, Columns>(plan, index);
-    const int steps = steps_of(g, t);
+    await_phase(&shared.located[next.at], next.round);
+    const Tile<Patches> t = shared.tiles[next.at];
+    arrive(&shared.taken[next.at]);
+    next.advance();
     float sums[Patches][Columns / 2];
 #pragma unroll
     for (int m = 0; m < Patches; ++m)
@@ -410,11 +432,11 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
       for (int i = 0; i < Columns / kWarp; ++i) bias[i] = e.bias[t.column + i * kWarp + lane];
     }
     int before = -1;  // the stage whose products may still be under way
-    for (int step = 0; step < steps; ++step) {
-      const char* const stage = stages + ring.stage * Tiles::stage_bytes;
+    for (int step = 0; step < t.steps; ++step) {
+      const char* const stage = stages + ring.at * Tiles::stage_bytes;
       const uint64_t a = operand(stage + consumer * Patches * kProductRows * kRowBytes);
       const uint64_t b = operand(stage + Tiles::a_bytes);
-      await_phase(&shared.full[ring.stage], ring.round);
+      await_phase(&shared.full[ring.at], ring.round);
 #pragma unroll
       for (int m = 0; m < Patches; ++m) pin(sums[m]);
       begin_products();
@@ -428,7 +450,7 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
       commit_products();
       await_products<1>();
       if (before >= 0 && lane == 0) arrive(&shared.empty[before]);
-      before = ring.stage;
+      before = ring.at;
       ring.advance();
     }
     const Patch own = consumer == 0 ? t.patches[0] : t.patches[Patches - 1];
@@ -448,8 +470,8 @@ __device__ void multiply_steps(const Plan& plan, const Epilogue& e, T* out, cons
 }
 
 // Of out = conv(x ++ skip, weight), a block computes every grid-th tile: Patches patches of 128
-// positions by Columns channels. One warpgroup copies the inputs under a tap, a box of the tensor
-// whose outside is zero, and that tap's weights; two multiply them in the tensor cores.
+// positions by Columns channels. A warp locates the tiles; another copies the inputs under a tap, a
+// box of the tensor whose outside is zero, and that tap's weights; two warpgroups multiply them.
 template <class T, int Patches, int Columns>
 __global__ void __launch_bounds__(kThreads, 1)
     implicit_gemm_hopper_kernel(const Plan plan, const Epilogue e,
@@ -467,11 +489,16 @@ __global__ void __launch_bounds__(kThreads, 1)
       init_barrier(&shared.full[i], 1);
       init_barrier(&shared.empty[i], Tiles::warps);
     }
+    for (int i = 0; i < kTilesAhead; ++i) {
+      init_barrier(&shared.located[i], 1);
+      init_barrier(&shared.taken[i], kConsumers * kGroup + 1);
+    }
     fence_barrier_init();
   }
   sync_threads();
   if (warp < kGroup / kWarp) {
     shrink_registers<kCopyRegisters>();
+    if (thread_index() == kWarp) locate_tiles<Patches, Columns>(plan, shared);
     if (thread_index() == 0)
       copy_steps<Patches, Columns>(plan, x_map, skip_map, weight_map, stages, shared);
   } else {

@@ -149,7 +149,13 @@ inline void arrive_expecting(uint64_t* barrier, int bytes) {
 }
 
 inline void await_phase(uint64_t* barrier, int parity) {
-  emulator::wait_until([&] { return detail::read_barrier(barrier).phase != parity; });
+  detail::read_barrier(barrier);
+  // Asked between the threads, where nothing may fail: what ends the wait is looked at after it.
+  emulator::wait_until([&] {
+    return (*barrier & detail::kUnusedByBarrier) != 0 ||
+           detail::read_barrier(barrier).phase != parity;
+  });
+  detail::read_barrier(barrier);
 }
 
 // --- tiles from global to shared memory
@@ -159,7 +165,7 @@ inline void prefetch(const TensorMap&) {}
 
 namespace detail {
 
-// Copies the box row by row: the axis of neighbours, then the second.
+// Copies the box row by row: the axis of neighbours, then the second. Rows have 128 bytes.
 inline void copy_box(uint32_t to, const TensorMap& map, const std::array<int, 5>& at) {
   int counts[5] = {1, 1, 1, 1, 1};
   for (int i = 0; i < map.rank; ++i) counts[i] = (map.box[i] + map.steps[i] - 1) / map.steps[i];
@@ -168,21 +174,23 @@ inline void copy_box(uint32_t to, const TensorMap& map, const std::array<int, 5>
   for (index[4] = 0; index[4] < counts[4]; ++index[4])
     for (index[3] = 0; index[3] < counts[3]; ++index[3])
       for (index[2] = 0; index[2] < counts[2]; ++index[2])
-        for (index[1] = 0; index[1] < counts[1]; ++index[1])
-          for (index[0] = 0; index[0] < counts[0]; ++index[0], address += kElement) {
-            bool inside = true;
-            int64_t offset = 0;
-            for (int i = 0; i < map.rank; ++i) {
-              const int64_t place = at[i] + int64_t{index[i]} * map.steps[i];
-              inside = inside && place >= 0 && place < map.sizes[i];
-              offset += place * map.strides[i];
-            }
+        for (index[1] = 0; index[1] < counts[1]; ++index[1]) {
+          bool inside = true;
+          int64_t offset = 0;
+          for (int i = 1; i < map.rank; ++i) {
+            const int64_t place = at[i] + int64_t{index[i]} * map.steps[i];
+            inside = inside && place >= 0 && place < map.sizes[i];
+            offset += place * map.strides[i];
+          }
+          for (int i = 0; i < counts[0]; ++i, address += kElement) {
+            const int64_t place = int64_t{at[0]} + i;
             char* const target = shared_pointer(swizzled(address), kElement);
-            if (inside)
-              std::memcpy(target, map.base + offset, kElement);
+            if (inside && place >= 0 && place < map.sizes[0])
+              std::memcpy(target, map.base + offset + place * kElement, kElement);
             else
               std::memset(target, 0, kElement);
           }
+        }
 }
 
 inline void start_copy(void* to, const TensorMap& map, const std::array<int, 5>& at, int rank,
@@ -246,10 +254,11 @@ void shrink_registers() {
 template <int Count>
 void grow_registers() {
   static_assert(Count >= 24 && Count <= 256 && Count % 8 == 0);
-  emulator::wait_until([] {
+  const detail::WarpState& own = detail::warp_state();
+  emulator::wait_until([&] {
     const int64_t more = (Count - detail::first_registers()) * int64_t{emulator::kWarp};
-    return detail::warp_state().registers == Count ||
-           detail::registers_taken() + more <= detail::kRegisters;
+    const int64_t pool = int64_t{detail::first_registers()} * emulator::block_threads();
+    return own.registers == Count || detail::registers_taken() + more <= pool;
   });
   emulator::collective("grow_registers", nullptr, [](emulator::Lanes) {
     if (Count < detail::first_registers())
@@ -276,40 +285,44 @@ uint32_t pack_pair(float first, float second) {
 
 namespace detail {
 
-// The operand's element in `row` at `k`, by the matrix descriptor: rows along k, 8 of them after
-// each other and then the stride offset further, in the layout of the swizzle mode.
-template <class T>
-float operand_element(uint64_t descriptor, int row, int k) {
-  const auto field = [&](int first, int bits) {
-    return static_cast<uint32_t>(descriptor >> first & ((1ull << bits) - 1));
+// Rows of 16 values of an operand from row `first` on, by its matrix descriptor: 8 rows of 128
+// bytes after each other and then the stride offset further, in the layout of the swizzle mode.
+template <class T, int Rows>
+void read_operand(uint64_t descriptor, int first, float (&values)[Rows][16]) {
+  const auto field = [&](int from, int bits) {
+    return static_cast<uint32_t>(descriptor >> from & ((1ull << bits) - 1));
   };
   const uint32_t start = field(0, 14) << 4, stride = field(32, 14) << 4;
   if (field(62, 2) != 1) emulator::fail("a product's operand in another layout than 128 bytes");
   if (field(49, 3) != 0) emulator::fail("a product's operand with a base offset");
   if (field(14, 2) || field(30, 2) || field(46, 3) || field(52, 10))
     emulator::fail("a product's operand with bits that are reserved");
-  const uint32_t address = start + static_cast<uint32_t>(row) / 8 * stride +
-                           static_cast<uint32_t>(row) % 8 * 128 +
-                           static_cast<uint32_t>(k) * kElement;
-  T value;
-  std::memcpy(&value, shared_pointer(swizzled(address), kElement), kElement);
-  return widen(value);
+  constexpr int in_16_bytes = 16 / kElement;
+  for (int i = 0; i < Rows; ++i) {
+    const uint32_t row = static_cast<uint32_t>(first + i);
+    for (int k = 0; k < 16; k += in_16_bytes) {
+      const uint32_t address =
+          start + row / 8 * stride + row % 8 * 128 + static_cast<uint32_t>(k) * kElement;
+      T neighbours[in_16_bytes];
+      std::memcpy(neighbours, shared_pointer(swizzled(address), 16), 16);
+      for (int n = 0; n < in_16_bytes; ++n) values[i][k + n] = widen(neighbours[n]);
+    }
+  }
 }
 
 template <class T, int Columns>
 void multiply(int warp, WarpProduct* p) {
   constexpr int rows = 16, depth = 16;
-  float a[rows][depth], b[depth][Columns];
-  for (int row = 0; row < rows; ++row)
-    for (int k = 0; k < depth; ++k)
-      a[row][k] = operand_element<T>(p->a, warp % kGroupWarps * rows + row, k);
+  float a[rows][depth], b[Columns][depth], transposed[depth][Columns];
+  read_operand<T>(p->a, warp % kGroupWarps * rows, a);
+  read_operand<T>(p->b, 0, b);
   for (int column = 0; column < Columns; ++column)
-    for (int k = 0; k < depth; ++k) b[k][column] = operand_element<T>(p->b, column, k);
+    for (int k = 0; k < depth; ++k) transposed[k][column] = b[column][k];
   float* const values = p->sums->values.data();
   for (int row = 0; row < rows; ++row)
     for (int k = 0; k < depth; ++k)
       for (int column = 0; column < Columns; ++column)
-        values[row * Columns + column] += a[row][k] * b[k][column];
+        values[row * Columns + column] += a[row][k] * transposed[k][column];
   emulator::count({0, 0, int64_t{rows} * depth * Columns});
 }
 

@@ -33,6 +33,7 @@ class Case:
     relu: bool = False
     residual: bool = False
     weight: str = "taps"  # what is next to what after the channels: taps or outputs
+    crop: int = 0  # of a transposed output, along all axes with a stride
 
     def __str__(self) -> str:
         return self.name
@@ -40,13 +41,13 @@ class Case:
     @property
     def out(self) -> tuple[int, ...]:
         if self.transposed:
-            return tuple(i * s for i, s in zip(self.clip[1:], self.stride, strict=True))
+            return tuple(
+                i * s - self.crop * (s > 1) for i, s in zip(self.clip[1:], self.stride, strict=True)
+            )
         return tuple(-(-i // s) for i, s in zip(self.clip[1:], self.stride, strict=True))
 
     @property
     def padding(self) -> tuple[int, ...]:
-        if self.transposed:
-            return tuple((k - s) // 2 for k, s in zip(self.kernel, self.stride, strict=True))
         return tuple(d * (k - 1) // 2 for k, d in zip(self.kernel, self.dilation, strict=True))
 
 
@@ -100,6 +101,27 @@ CASES = [
         clip=(1, 2, 8, 5),
     ),
     Case("deconv_in_time", (1, 64), kernel=(4, 1, 4), stride=(2, 1, 2), transposed=True),
+    # Input gradients: of a dilated, of a strided and of a strided pointwise convolution.
+    Case("gradient_of_dilation", (2, 64), dilation=(1, 2, 2), transposed=True, clip=(1, 9, 9, 7)),
+    Case(
+        "gradient_of_stride",
+        (2, 64),
+        kernel=(3, 3, 3),
+        stride=(2, 2, 2),
+        transposed=True,
+        clip=(1, 3, 5, 4),
+        crop=1,
+        relu=True,
+    ),
+    Case(
+        "phases_without_taps",
+        (2, 64),
+        kernel=(1, 1, 1),
+        stride=(1, 2, 2),
+        transposed=True,
+        clip=(1, 9, 4, 5),
+        residual=True,
+    ),
     Case("weight_by_taps", (1, 64), weight="outputs"),
     Case("no_patch_given", (2, 64), clip=(1, 2, 10, 17), patch=()),
 ]
@@ -131,9 +153,11 @@ class Problem:
         both = both.double().permute(0, 4, 1, 2, 3)
         weight = self.weight.double().permute(0, 4, 1, 2, 3)
         if self.case.transposed:
-            out = F.conv_transpose3d(
-                both, weight.transpose(0, 1), stride=self.case.stride, padding=self.case.padding
-            )
+            case, weight = self.case, weight.transpose(0, 1)
+            options = {"stride": case.stride, "padding": case.padding, "dilation": case.dilation}
+            least = F.conv_transpose3d(both, weight, **options).shape[2:]
+            more = [o - i for o, i in zip(case.out, least, strict=True)]
+            out = F.conv_transpose3d(both, weight, **options, output_padding=more)
         else:
             out = F.conv3d(
                 both,
@@ -213,10 +237,9 @@ def live_taps(case, axis, phase, first):
     size, kernel = case.clip[1 + axis], case.kernel[axis]
     stride, pad = case.stride[axis], case.padding[axis]
     if case.transposed:
-        taps = [
-            (phase + pad - k) // stride for k in range(kernel) if (phase + pad - k) % stride == 0
-        ]
-        positions, step = size, 1
+        from_tap = [phase + pad - case.dilation[axis] * k for k in range(kernel)]
+        taps = [t // stride for t in from_tap if t % stride == 0]
+        positions, step = -(-case.out[axis] // stride), 1
     else:
         taps = [case.dilation[axis] * k - pad for k in range(kernel)]
         positions, step = case.out[axis], stride
@@ -228,7 +251,7 @@ def expected_products(case):
     """Products of the case's tiles: of two patches, the taps between the outermost of both."""
     patches, columns = case.tile
     phases = case.stride if case.transposed else (1, 1, 1)
-    positions = case.clip[1:] if case.transposed else case.out
+    positions = [-(-o // p) for o, p in zip(case.out, phases, strict=True)]
     firsts = [range(0, p, 2**n) for p, n in zip(positions, case.patch, strict=True)]
     all_patches = [
         (f, h, w)
