@@ -1,5 +1,7 @@
 # Commands for people who work on vinpaint. Users need none of them.
-.PHONY: install test benchmark lint format
+.PHONY: install test benchmark lint format kernels predict gpu gpu-train
+
+PYTHON ?= python
 
 install:          ## build and install with test and development tools
 	pip install '.[test,dev]'
@@ -14,9 +16,40 @@ lint:             ## style and types, nothing is changed
 	ruff check .
 	ruff format --check .
 	mypy
-	git ls-files 'csrc/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format --dry-run --Werror
+	git ls-files 'csrc/*' 'benchmarks/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format --dry-run --Werror
 
 format:           ## bring everything into the project's style
 	ruff check --fix .
 	ruff format .
-	git ls-files 'csrc/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format -i
+	git ls-files 'csrc/*' 'benchmarks/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format -i
+
+# --- needs nvcc, no GPU
+
+kernels:          ## compile every kernel for every architecture; its registers; fails on a spill
+	$(PYTHON) tools/kernels.py --output benchmarks/results/kernels.md
+
+predict:          ## what every layer should take on an H200
+	$(PYTHON) benchmarks/predict.py --card h200 --output benchmarks/results/predicted-h200.md
+
+# --- needs a GPU, no network: WHEELS=folder of packages to install first, COMMIT=where there is no git
+
+OUT ?= benchmarks/results
+STAGES ?=         # all of them; `make gpu STAGES="build tests"` for some
+
+gpu:              ## build for this card, test, check memory, measure; results in OUT
+	$(PYTHON) tools/gpu_run.py --out $(OUT) $(STAGES)
+
+RUN ?= run
+SHOTS ?=          # packed by `tools/travel.py pack-shots`; may be left out if RUN has shots
+CHECKPOINT ?=     # parts packed by `tools/travel.py pack-checkpoint`, to go on from
+SECONDS ?= 420
+TRAIN ?= --batch 8 --frames 16 --size 128 --comb-frames 4 --workers 14 --save-every 50
+
+gpu-train:        ## train for SECONDS into RUN; the checkpoint comes back in OUT, in parts
+	mkdir -p $(RUN)/shots $(RUN)/no-videos $(OUT)
+	$(if $(SHOTS),$(PYTHON) tools/travel.py unpack-shots $(SHOTS) $(RUN)/shots)
+	$(if $(CHECKPOINT),$(PYTHON) tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/start.pt)
+	-PYTHONSAFEPATH=1 timeout --signal=INT $(SECONDS) $(PYTHON) -m vinpaint train $(RUN)/no-videos \
+	  --output $(RUN) $(if $(CHECKPOINT),--init $(RUN)/start.pt) $(TRAIN)
+	cp $(RUN)/log.jsonl $(OUT)
+	$(PYTHON) tools/travel.py pack-checkpoint $(RUN)/checkpoint.pt $(OUT)

@@ -144,10 +144,12 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
   if (c.empty()) return empty_gradients(c, need_input);
   ConvolutionGradients result{nothing(c.x), nothing(c.x), {}};
   const Lowered l = lower(c);
-  // For two frames of bfloat16, oneDNN's gradient of a 3-D weight reads memory nobody wrote (seen
-  // in torch 2.13 on AVX-512, small frames, no dilation): work in float.
-  const bool two_frames = !l.flat && (c.x.size(2) == 2 || grad.size(2) == 2);
-  if (two_frames && c.x.scalar_type() == ScalarType::BFloat16) {
+  // In bfloat16, oneDNN's gradient of a weight reads and writes memory that is not its own where a
+  // side is shorter than the kernel (seen in torch 2.13 on AVX-512): work in float.
+  bool short_side = false;
+  for (int axis = 0; axis < 3; ++axis)
+    short_side |= std::min(c.x.size(2 + axis), grad.size(2 + axis)) < c.kernel[axis];
+  if (short_side && c.x.scalar_type() == ScalarType::BFloat16) {
     Convolution wide = c;
     wide.x = cast(c.x, ScalarType::Float);
     wide.weight = cast(c.weight, ScalarType::Float);

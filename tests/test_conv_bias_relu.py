@@ -129,6 +129,25 @@ def test_gradients_match_reference(name, dtype, relu):
             assert_close(t.grad, wide.tensors()[name_].grad, dtype, gradient=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 3, 3), (5, 5, 5), (1, 4, 4)], ids=str)
+@pytest.mark.parametrize("clip", [(2, 3, 4, 1), (1, 4, 1, 5), (2, 2, 6, 6), (1, 1, 2, 2)], ids=str)
+def test_weight_gradient_where_the_input_is_smaller_than_the_kernel(dtype, kernel, clip):
+    transposed = kernel[1] == 4
+    for stride in ((1, 2, 2),) if transposed else ((1, 1, 1), (1, 2, 2)):
+        case = Case("small", kernel, stride, (1, 1, 1), transposed, clip, (16, 16, 16))
+        inputs = make_inputs(case, dtype, extras=False)
+        wide = inputs.double().require_grad()
+        out = call(ops.conv_bias_relu, inputs.require_grad(), case, relu=False)
+        grad = torch.randn(out.shape).to(dtype)
+        # Freed memory full of NaN, so that whoever reads what nobody wrote is found out.
+        rubbish = [torch.full((1 << n,), torch.nan) for n in range(8, 18) for _ in range(3)]
+        rubbish.clear()
+        out.backward(grad)
+        call(reference.conv_bias_relu, wide, case, relu=False).backward(grad.double())
+        assert_close(inputs.weight.grad, wide.weight.grad, dtype, gradient=True)
+
+
 @pytest.mark.parametrize("extras", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_gradcheck(extras, transposed):

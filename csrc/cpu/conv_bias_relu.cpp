@@ -8,7 +8,7 @@ namespace {
 Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
                       const OptionalTensor& bias, const OptionalTensor& residual,
                       const Ints& stride, const Ints& dilation, bool transposed, bool relu,
- bool /*allow_tf32*/) {
+                      bool /*allow_tf32*/) {
   constexpr const char* op = "conv_bias_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   if (bias) check_per_channel(op, "bias", *bias, c);
@@ -21,7 +21,7 @@ Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor&
 std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
     const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
     const Tensor& out, const Ints& stride, const Ints& dilation, bool transposed, bool relu,
-    bool need_input, bool has_bias) {
+    bool /*allow_tf32*/, bool need_input, bool has_bias) {
   constexpr const char* op = "_conv_bias_relu_backward";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_like_output(op, "grad_out", grad_out, c);
