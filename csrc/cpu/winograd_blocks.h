@@ -50,6 +50,7 @@ class Blocks {
   static constexpr int kOutputs = A::kOut * A::kOut;
   static constexpr int64_t kColumns = 2 * E::kLanes;       // output channels of one matrix product
   static constexpr int64_t kPanel = E::kGroup * kColumns;  // weights of one group and product
+  static constexpr int64_t kTap = kPanel + kColumns;       // apart, so that taps share no cache set
   static constexpr int64_t kCache = 420 << 10;  // bytes of transformed inputs a block may hold
 
  public:
@@ -74,7 +75,7 @@ class Blocks {
   void run() {
     weights_ = aligned<Stored>(columns_ * A::kProducts * groups_ * kPanel);
     torch::stable::parallel_for(0, columns_ * groups_, 1, [&](int64_t begin, int64_t end) {
-      const auto taps = aligned<float>(kTaps * kPanel);
+      const auto taps = aligned<float>(kTaps * kTap);
       for (int64_t i = begin; i < end; ++i) transform_weights(i / groups_, i % groups_, taps.get());
     });
     torch::stable::parallel_for(0, ceil_div(tiles_, block_), 1, [&](int64_t begin, int64_t end) {
@@ -143,7 +144,7 @@ class Blocks {
         static_cast<const Stored*>(w_.weight) + part.offset + column * kColumns * w_.weight_out;
     const int64_t ins = std::min<int64_t>(E::kGroup, part.channels - part.first);
     const int64_t outs = std::min(kColumns, w_.out_channels - column * kColumns);
-    if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kPanel, 0.f);
+    if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kTap, 0.f);
     Axis inner{ins, w_.weight_in, kColumns}, outer{outs, w_.weight_out, 1};
     if (std::abs(outer.from) < std::abs(inner.from)) std::swap(inner, outer);
     for (int64_t o = 0; o < outer.size; ++o)
@@ -152,7 +153,7 @@ class Blocks {
         float* to = taps + o * outer.to + n * inner.to;
         for (int64_t i = 0; i < A::kTaps; ++i)
           for (int64_t j = 0; j < A::kTaps; ++j)
-            to[(i * A::kTaps + j) * kPanel] =
+            to[(i * A::kTaps + j) * kTap] =
                 E::widen(from[i * w_.weight_step[1] + j * w_.weight_step[2]]);
       }
     for (int step = 0; step < E::kGroup / E::kPack; ++step)
@@ -162,7 +163,7 @@ class Blocks {
           const int64_t c = E::channel_at(step * E::kPack + i);
           Vec g[kTaps];
           for (int t = 0; t < kTaps; ++t)
-            g[t] = E::load(taps + (t * E::kGroup + c) * kColumns + half * E::kLanes);
+            g[t] = E::load(taps + t * kTap + c * kColumns + half * E::kLanes);
           A::weight(g, u[i]);
         }
         for (int q = 0; q < A::kProducts; ++q) {
