@@ -78,6 +78,7 @@ bool has_winograd_form(const Convolution& c) {
 // The sizes, without the pointers and strides.
 Winograd winograd_sizes(const Convolution& c) {
   Winograd w{};
+  w.form = c.transposed ? WinogradForm::k4x4Up : WinogradForm::k3x3;
   w.x_channels = c.x_channels();
   w.skip_channels = c.skip_channels();
   w.batch = c.x.size(0);
@@ -88,7 +89,6 @@ Winograd winograd_sizes(const Convolution& c) {
   w.frame_step = c.transposed ? -1 : c.dilation[0];
   w.dilation_h = c.dilation[1];
   w.dilation_w = c.dilation[2];
-  w.transposed = c.transposed;
   w.out_channels = c.out_channels();
   return w;
 }
@@ -120,9 +120,11 @@ Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
 }
 
 // The sizes of the gradient with respect to one input of these channels: a convolution of the
-// output's gradient with the taps backwards.
+// output's gradient, with the taps backwards unless c is transposed.
 Winograd gradient_sizes(const Convolution& c, int64_t channels) {
   Winograd w = winograd_sizes(c);
+  if (c.transposed) w.form = WinogradForm::k4x4Down;
+  w.frame_step = c.dilation[0];
   w.x_channels = c.out_channels();
   w.skip_channels = 0;
   w.out_channels = channels;
@@ -136,16 +138,15 @@ Tensor gradient_by_winograd(const Convolution& c, const Tensor& grad, const Tens
   const Tensor dense = channels_last(grad);
   const Tensor out = empty_channels_last(input, sizes_of(input), dtype);
   Winograd w = gradient_sizes(c, input.size(1));
-  const auto* const first = static_cast<const std::byte*>(weight.const_data_ptr());
-  int64_t last_tap = 0;
-  for (int axis = 0; axis < 3; ++axis) {
-    w.weight_step[axis] = -weight.stride(2 + axis);
-    last_tap += (c.kernel[axis] - 1) * weight.stride(2 + axis);
+  set_weight_strides(w, weight, !c.transposed);  // its outputs are the inputs here
+  int64_t first_tap = 0;
+  for (int axis = 0; axis < 3 && !c.transposed; ++axis) {
+    first_tap += (c.kernel[axis] - 1) * w.weight_step[axis];
+    w.weight_step[axis] *= -1;
   }
   w.x = dense.const_data_ptr();
-  w.weight = first + last_tap * weight.element_size();
-  w.weight_out = weight.stride(1);
-  w.weight_in = weight.stride(0);
+  w.weight =
+      static_cast<const std::byte*>(weight.const_data_ptr()) + first_tap * weight.element_size();
   w.out = out.mutable_data_ptr();
   winograd(w, dtype);
   return out;
@@ -236,8 +237,7 @@ ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad,
   const auto fast = [&](int64_t channels) {
     return winograd_takes(gradient_sizes(c, channels), dtype);
   };
-  const bool fast_input =
-      !c.transposed && fast(c.x_channels()) && (!c.skip || fast(c.skip_channels()));
+  const bool fast_input = fast(c.x_channels()) && (!c.skip || fast(c.skip_channels()));
   if (need_input && !fast_input) return convolution_backward(c, grad, true);
   ConvolutionGradients result{nothing(c.x), nothing(c.x), weight_gradient_by_winograd(c, grad)};
   if (!need_input) return result;

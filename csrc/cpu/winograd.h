@@ -11,20 +11,26 @@
 
 namespace vinpaint::cpu {
 
+enum class WinogradForm {
+  k3x3,      // 3 x 3 taps, stride 1
+  k4x4Up,    // 4 x 4 taps, stride 2, transposed: the output is twice as high and wide as the inputs
+  k4x4Down,  // 4 x 4 taps, stride 2, padding 1: the input gradient of k4x4Up; one input
+};
+
 struct Winograd {
+  WinogradForm form;
   const void* x;           // (N, F, H, W, Cx), dense
   const void* skip;        // (N, F, H, W, Cs), dense; null without a second input
   int64_t x_channels;      // Cx
   int64_t skip_channels;   // Cs, 0 without a second input
   int64_t batch;           // N
   int64_t frames;          // F, of inputs and output
-  int64_t height;          // H of the inputs
-  int64_t width;           // W of the inputs
+  int64_t height;          // H of the inputs, half of it if k4x4Down
+  int64_t width;           // W of the inputs, half of it if k4x4Down
   int64_t depth;           // taps along the frames, odd
   int64_t frame_step;      // from one tap's frame to the next one's; negative: backwards
-  int64_t dilation_h;      // between taps along H; 1 if transposed
-  int64_t dilation_w;      // between taps along W; 1 if transposed
-  bool transposed;         // 4 x 4 taps, stride 2, transposed; else 3 x 3 taps, stride 1
+  int64_t dilation_h;      // between taps along H; 1 but for k3x3
+  int64_t dilation_w;      // between taps along W; 1 but for k3x3
   const void* weight;      // its first tap, of the inputs' type
   int64_t weight_out;      // from one output channel to the next, in elements
   int64_t weight_in;       // from one input channel to the next
@@ -33,7 +39,7 @@ struct Winograd {
   const float* bias;       // (K), or null
   const void* residual;    // like out, or null; added after the ReLU
   bool relu;               // whether negative sums become 0
-  void* out;               // (N, F, H, W, K), or (N, F, 2 H, 2 W, K) if transposed; dense
+  void* out;               // (N, F, H', W', K), dense
 };
 
 // Whether this machine has the instructions for `dtype` and no faster ones that oneDNN uses, and

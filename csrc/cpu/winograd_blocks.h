@@ -50,13 +50,15 @@ class Blocks {
   static constexpr int kOutputs = A::kOut * A::kOut;
   static constexpr int64_t kColumns = 2 * E::kLanes;       // output channels of one matrix product
   static constexpr int64_t kPanel = E::kGroup * kColumns;  // weights of one group and product
+  static constexpr int64_t kTap = kPanel + kColumns;       // apart, so that taps share no cache set
   static constexpr int64_t kCache = 420 << 10;  // bytes of transformed inputs a block may hold
 
  public:
   explicit Blocks(const Winograd& w)
       : w_(w),
-        groups_(w.depth *
-                (ceil_div(w.x_channels, E::kGroup) + ceil_div(w.skip_channels, E::kGroup))),
+        phase_groups_(w.depth *
+                      (ceil_div(w.x_channels, E::kGroup) + ceil_div(w.skip_channels, E::kGroup))),
+        groups_(A::kPhases * phase_groups_),
         columns_(ceil_div(w.out_channels, kColumns)),
         lattice_h_(std::min(w.dilation_h, w.height)),
         lattice_w_(std::min(w.dilation_w, w.width)),
@@ -74,7 +76,7 @@ class Blocks {
   void run() {
     weights_ = aligned<Stored>(columns_ * A::kProducts * groups_ * kPanel);
     torch::stable::parallel_for(0, columns_ * groups_, 1, [&](int64_t begin, int64_t end) {
-      const auto taps = aligned<float>(kTaps * kPanel);
+      const auto taps = aligned<float>(kTaps * kTap);
       for (int64_t i = begin; i < end; ++i) transform_weights(i / groups_, i % groups_, taps.get());
     });
     torch::stable::parallel_for(0, ceil_div(tiles_, block_), 1, [&](int64_t begin, int64_t end) {
@@ -138,12 +140,12 @@ class Blocks {
 
   // One group's weights for kColumns outputs into (product, step, output, channel of the step).
   VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps) const {
-    const Part part = part_of(group);
+    const Part part = part_of(group % phase_groups_);
     const Stored* source =
         static_cast<const Stored*>(w_.weight) + part.offset + column * kColumns * w_.weight_out;
     const int64_t ins = std::min<int64_t>(E::kGroup, part.channels - part.first);
     const int64_t outs = std::min(kColumns, w_.out_channels - column * kColumns);
-    if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kPanel, 0.f);
+    if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kTap, 0.f);
     Axis inner{ins, w_.weight_in, kColumns}, outer{outs, w_.weight_out, 1};
     if (std::abs(outer.from) < std::abs(inner.from)) std::swap(inner, outer);
     for (int64_t o = 0; o < outer.size; ++o)
@@ -152,7 +154,7 @@ class Blocks {
         float* to = taps + o * outer.to + n * inner.to;
         for (int64_t i = 0; i < A::kTaps; ++i)
           for (int64_t j = 0; j < A::kTaps; ++j)
-            to[(i * A::kTaps + j) * kPanel] =
+            to[(i * A::kTaps + j) * kTap] =
                 E::widen(from[i * w_.weight_step[1] + j * w_.weight_step[2]]);
       }
     for (int step = 0; step < E::kGroup / E::kPack; ++step)
@@ -162,8 +164,8 @@ class Blocks {
           const int64_t c = E::channel_at(step * E::kPack + i);
           Vec g[kTaps];
           for (int t = 0; t < kTaps; ++t)
-            g[t] = E::load(taps + (t * E::kGroup + c) * kColumns + half * E::kLanes);
-          A::weight(g, u[i]);
+            g[t] = E::load(taps + t * kTap + c * kColumns + half * E::kLanes);
+          A::weight(g, u[i], static_cast<int>(group / phase_groups_));
         }
         for (int q = 0; q < A::kProducts; ++q) {
           Vec packed[E::kPack];
@@ -182,13 +184,14 @@ class Blocks {
   VINPAINT_TARGET void transform_input(int64_t index, int64_t row, const Stored* zeros,
                                        Stored* v) const {
     const Tile t = tile(index);
+    const int64_t height = A::kStride * w_.height, width = A::kStride * w_.width;
     int64_t at[kPoints];  // pixel within the frame, negative outside it
     for (int i = 0; i < A::kWindow; ++i)
       for (int j = 0; j < A::kWindow; ++j) {
-        const int64_t y = t.y + (i - A::kBefore) * w_.dilation_h;
-        const int64_t x = t.x + (j - A::kBefore) * w_.dilation_w;
-        const bool inside = y >= 0 && y < w_.height && x >= 0 && x < w_.width;
-        at[i * A::kWindow + j] = inside ? y * w_.width + x : -1;
+        const int64_t y = A::kStride * t.y + (i - A::kBefore) * w_.dilation_h;
+        const int64_t x = A::kStride * t.x + (j - A::kBefore) * w_.dilation_w;
+        const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+        at[i * A::kWindow + j] = inside ? y * width + x : -1;
       }
     Stored* to = v + row * E::kGroup;
     const int64_t step = block_ * E::kGroup;
@@ -199,17 +202,18 @@ class Blocks {
       for (int64_t depth = 0; depth < w_.depth; ++depth) {
         const int64_t shift = (depth - w_.depth / 2) * w_.frame_step;
         const bool inside = t.frame + shift >= 0 && t.frame + shift < w_.frames;
-        const Stored* frame =
-            source + (t.image + (inside ? shift : 0)) * w_.height * w_.width * channels;
+        const Stored* frame = source + (t.image + (inside ? shift : 0)) * height * width * channels;
         const Stored* pixel[kPoints];
         for (int i = 0; i < kPoints; ++i)
           pixel[i] = inside && at[i] >= 0 ? frame + at[i] * channels : zeros;
         for (int64_t c = 0; c < channels; c += E::kGroup, to += step) {
           for (int h = 0; h < E::kHalves; ++h) {
-            Vec d[kPoints], sums[A::kPlanes];
+            Vec d[kPoints], sums[A::kPhases * A::kPlanes];
             for (int i = 0; i < kPoints; ++i) d[i] = E::load_part(pixel[i] + c, channels - c, h);
             A::input(d, sums);
-            for (int p = 0; p < A::kPlanes; ++p) E::store_part(to + p * plane_, h, sums[p]);
+            for (int p = 0; p < A::kPhases * A::kPlanes; ++p)
+              E::store_part(to + p / A::kPlanes * phase_groups_ * step + p % A::kPlanes * plane_, h,
+                            sums[p]);
           }
         }
       }
@@ -257,7 +261,8 @@ class Blocks {
   }
 
   const Winograd w_;
-  const int64_t groups_;                 // of input channels, over both inputs and all frame taps
+  const int64_t phase_groups_;           // of input channels, over both inputs and all frame taps
+  const int64_t groups_;                 // the same over all phases
   const int64_t columns_;                // pairs of output vectors
   const int64_t lattice_h_, lattice_w_;  // a dilated convolution is one on each sub-lattice
   const int64_t tiles_y_, tiles_x_;      // tiles of one sub-lattice
@@ -274,8 +279,10 @@ inline bool on_pairs(const Winograd& w) {
 
 template <class E>
 void run_winograd(const Winograd& w) {
-  if (w.transposed)
+  if (w.form == WinogradForm::k4x4Up)
     Blocks<E, Deconv4x4>(w).run();
+  else if (w.form == WinogradForm::k4x4Down)
+    Blocks<E, Conv4x4Stride2>(w).run();
   else if (on_pairs(w))
     Blocks<E, Conv3x3OnPairs>(w).run();
   else

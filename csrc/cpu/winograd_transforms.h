@@ -14,6 +14,7 @@ namespace {
 // F(2 x 2, 3 x 3): 16 products instead of 36.
 struct Conv3x3 {
   static constexpr int kWindow = 4, kBefore = 1, kTaps = 3, kPlanes = 16, kProducts = 16, kOut = 2;
+  static constexpr int kStride = 1, kPhases = 1;
 
   static constexpr int plane_of(int product) { return product; }
 
@@ -46,7 +47,7 @@ struct Conv3x3 {
   }
 
   template <class V>
-  VINPAINT_TARGET static inline void weight(const V* g, V* u) {
+  VINPAINT_TARGET static inline void weight(const V* g, V* u, int /*phase*/) {
     V rows[12];
     for (int j = 0; j < 3; ++j) taps(g[j], g[3 + j], g[6 + j], rows + j, 3);
     for (int i = 0; i < 4; ++i) taps(rows[3 * i], rows[3 * i + 1], rows[3 * i + 2], u + 4 * i, 1);
@@ -104,6 +105,7 @@ struct Conv3x3 {
 //   out[1] = x[0] w[0] + x[1] w[1] = (x[0] + x[1]) w[1] + x[0] (w[0] - w[1]).
 struct Conv3x3OnPairs {
   static constexpr int kWindow = 2, kBefore = 0, kTaps = 3, kPlanes = 9, kProducts = 9, kOut = 2;
+  static constexpr int kStride = 1, kPhases = 1;
 
   static constexpr int plane_of(int product) { return product; }
 
@@ -122,7 +124,7 @@ struct Conv3x3OnPairs {
   }
 
   template <class V>
-  VINPAINT_TARGET static inline void weight(const V* g, V* u) {
+  VINPAINT_TARGET static inline void weight(const V* g, V* u, int /*phase*/) {
     for (int j = 0; j < 3; ++j) {  // the row's sum: w[1], w[2] - w[1], w[0] - w[1] along H
       const V* low = g + 3 * (j == 0 ? 1 : j == 1 ? 2 : 0);
       const V left = j == 0 ? low[0] : low[0] - g[3];
@@ -177,6 +179,7 @@ struct Conv3x3OnPairs {
 // and parity p multiplies the sums 2 p, 2 p + 1 and 2 p + 2 of five.
 struct Deconv4x4 {
   static constexpr int kWindow = 4, kBefore = 1, kTaps = 4, kPlanes = 25, kProducts = 36, kOut = 4;
+  static constexpr int kStride = 1, kPhases = 1;
 
   // Products count over the row's parity, the column's, the row's sum, the column's.
   static constexpr int plane_of(int product) {
@@ -206,7 +209,7 @@ struct Deconv4x4 {
   }
 
   template <class V>
-  VINPAINT_TARGET static inline void weight(const V* g, V* u) {
+  VINPAINT_TARGET static inline void weight(const V* g, V* u, int /*phase*/) {
     for (int py = 0; py < 2; ++py)
       for (int px = 0; px < 2; ++px) {
         const V* top = g + 4 * (py ? 2 : 3);
@@ -270,6 +273,61 @@ struct Deconv4x4 {
         bottom[left] = from[3] + from[4] + from[6] + from[7];
         bottom[right] = from[4] + from[5] + from[7] + from[8];
       }
+  }
+};
+
+// 4 x 4 taps with stride 2 are four kernels of 2 x 2, one for each parity of the input's row and
+// column, added up; each is F(2 x 2, 2 x 2): 9 products instead of 16.
+struct Conv4x4Stride2 {
+  static constexpr int kWindow = 6, kBefore = 1, kTaps = 4, kPlanes = 9, kProducts = 9, kOut = 2;
+  static constexpr int kStride = 2, kPhases = 4;
+
+  static constexpr int plane_of(int product) { return product; }
+
+  // Sums count over the row's parity, the column's, the plane.
+  template <class V>
+  VINPAINT_TARGET static inline void input(const V* d, V* v) {
+    for (int py = 0; py < 2; ++py)
+      for (int px = 0; px < 2; ++px) {
+        V rows[9];
+        for (int j = 0; j < 3; ++j) {
+          const V* column = d + 6 * py + px + 2 * j;
+          rows[j] = column[0] - column[12];
+          rows[3 + j] = column[12];
+          rows[6 + j] = column[12] - column[24];
+        }
+        for (int i = 0; i < 3; ++i) {
+          V* to = v + 9 * (2 * py + px) + 3 * i;
+          to[0] = rows[3 * i] - rows[3 * i + 1];
+          to[1] = rows[3 * i + 1];
+          to[2] = rows[3 * i + 1] - rows[3 * i + 2];
+        }
+      }
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void weight(const V* g, V* u, int phase) {
+    const V* from = g + 4 * (phase / 2) + phase % 2;
+    const V a = from[0], b = from[2], c = from[8], d = from[10];
+    u[0] = a;
+    u[1] = a + b;
+    u[2] = b;
+    u[3] = a + c;
+    u[4] = (a + b) + (c + d);
+    u[5] = b + d;
+    u[6] = c;
+    u[7] = c + d;
+    u[8] = d;
+  }
+
+  template <class V>
+  VINPAINT_TARGET static inline void output(const V* m, V* y) {
+    const V top0 = m[0] + m[3], top1 = m[1] + m[4], top2 = m[2] + m[5];
+    const V low0 = m[3] - m[6], low1 = m[4] - m[7], low2 = m[5] - m[8];
+    y[0] = top0 + top1;
+    y[1] = top1 - top2;
+    y[2] = low0 + low1;
+    y[3] = low1 - low2;
   }
 };
 

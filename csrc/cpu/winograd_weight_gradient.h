@@ -163,7 +163,7 @@ class WeightGradient : Blocks<E, A> {
 
 template <class E>
 void run_weight_gradient(const Winograd& w, const void* grad, void* grad_weight) {
-  if (w.transposed)
+  if (w.form == WinogradForm::k4x4Up)
     WeightGradient<E, Deconv4x4>(w, grad, grad_weight).run();
   else if (on_pairs(w))
     WeightGradient<E, Conv3x3OnPairs>(w, grad, grad_weight).run();
