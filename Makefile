@@ -1,5 +1,5 @@
 # Commands for people who work on vinpaint. Users need none of them.
-.PHONY: install test benchmark lint format kernels predict gpu gpu-train
+.PHONY: install test benchmark lint format kernels predict gpu gpu-tune gpu-train
 
 PYTHON ?= python
 
@@ -38,6 +38,9 @@ STAGES ?=         # all of them; `make gpu STAGES="build tests"` for some
 
 gpu:              ## build for this card, test, check memory, measure; results in OUT
 	$(PYTHON) tools/gpu_run.py --out $(OUT) $(STAGES)
+
+gpu-tune:         ## time every convolution with every algorithm on this card, write the table; build again
+	$(PYTHON) tools/tune.py
 
 RUN ?= run
 SHOTS ?=          # packed by `tools/travel.py pack-shots`; may be left out if RUN has shots

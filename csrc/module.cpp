@@ -9,6 +9,10 @@
 #include <string>
 #include <vector>
 
+#ifdef VINPAINT_WITH_CUDA
+#include "cuda/plan.h"
+#endif
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -63,5 +67,11 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "torch_version", [] { return std::string(VINPAINT_TORCH_VERSION); },
       "Version of torch this module was compiled against. Any torch from 2.10 on can load it.");
+#ifdef VINPAINT_WITH_CUDA
+  m.def("measure_products", &vinpaint::measure_products,
+        "Whether a convolution on a GPU is timed with every algorithm when its shape first comes along.");
+  m.def("measured_products", &vinpaint::measured_lines,
+        "Lines of csrc/cuda/tuning_table.inc for the shapes that were timed in this process.");
+#endif
   m.def("compiler", [] { return std::string(VINPAINT_COMPILER); }, "The C++ compiler.");
 }
