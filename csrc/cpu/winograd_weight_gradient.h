@@ -25,7 +25,7 @@ class WeightGradient : Blocks<E, A> {
   using Base::tiles_;
   using Base::w_;
   static_assert(E::kPack == 2, "tiles are summed in pairs");
-  static constexpr int64_t kTiles = 512;                   // of a block
+  static constexpr int64_t kTiles = 256;                   // of a block
   static constexpr int64_t kSums = E::kGroup * E::kGroup;  // of one product and pair of groups
 
  public:
