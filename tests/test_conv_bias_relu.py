@@ -72,6 +72,7 @@ def test_same_bits_for_any_thread_count(case):
                 case.dilation,
                 case.transposed,
                 True,
+                False,
                 True,
                 True,
             )
@@ -176,7 +177,7 @@ def test_gradient_of_one_input_alone(only):
 def test_opcheck(name, layout):
     case = BY_NAME[name]
     inputs = make_inputs(case, torch.float32, extras=True, layout=layout)
-    options = (list(case.stride), list(case.dilation), case.transposed, True)
+    options = (list(case.stride), list(case.dilation), case.transposed, True, False)
     operator = torch.ops.vinpaint.conv_bias_relu
     plain = (inputs.x, inputs.skip, inputs.weight, inputs.beta, inputs.residual, *options)
     torch.library.opcheck(operator, plain)

@@ -145,6 +145,7 @@ def test_same_bits_for_any_thread_count(dtype):
         [1] * 3,
         False,
         1e-5,
+        False,
     )[1]
     # A unit kernel reproduces `pre` exactly, so that only our own sums are compared.
     unit = torch.eye(20, dtype=dtype).view(20, 20, 1, 1, 1)
@@ -169,7 +170,7 @@ def test_same_bits_for_any_thread_count(dtype):
 def test_opcheck(name, layout):
     case = BY_NAME[name]
     inputs = make_inputs(case, torch.float32, extras=True, layout=layout).require_grad()
-    options = (list(case.stride), list(case.dilation), case.transposed, 1e-5)
+    options = (list(case.stride), list(case.dilation), case.transposed, 1e-5, False)
     x, skip, weight, gamma, beta = (
         getattr(inputs, k) for k in ("x", "skip", "weight", "gamma", "beta")
     )

@@ -93,7 +93,7 @@ def _input_gradients_fake(
             return x.new_empty((0,))
         return _empty_channels_last(t, t.shape)
 
-    return part(x), part(skip), weight.new_empty(weight.shape)
+    return part(x), part(skip), _empty_channels_last(weight, weight.shape)
 
 
 # --- conv_bn_relu ---------------------------------------------------------------------------------

@@ -24,7 +24,13 @@ bool onednn_takes(ScalarType dtype) {
 // Channels first .. first + count of the weight's second axis (of its first if transposed),
 // channels last as oneDNN wants them, in one pass.
 Tensor weight_of(const Convolution& c, const Lowered& l, int64_t first, int64_t count) {
-  const Tensor source = torch::stable::contiguous(c.weight);
+  if (!c.weight.is_contiguous()) {  // then most likely it lies channels last already
+    Tensor whole = c.weight;
+    const Tensor part =
+        channels_last(torch::stable::narrow(whole, c.transposed ? 0 : 1, first, count));
+    return l.flat ? flatten_frames(part) : part;
+  }
+  const Tensor& source = c.weight;
   Ints s = sizes_of(source);
   const int64_t taps = s[2] * s[3] * s[4];
   const int64_t skipped = first * taps * (c.transposed ? s[1] : 1);
@@ -158,7 +164,7 @@ Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
   const OptionalTensor skip = channels_last(c.skip);
   w.x = x.const_data_ptr();
   w.skip = skip ? skip->const_data_ptr() : nullptr;
-  const Tensor result = torch::stable::new_empty(c.weight, sizes_of(c.weight));
+  const Tensor result = empty_channels_last(c.weight, sizes_of(c.weight), c.weight.scalar_type());
   set_weight_strides(w, result, c.transposed);
   winograd_weight_gradient(w, dense.const_data_ptr(), result.mutable_data_ptr());
   return result;

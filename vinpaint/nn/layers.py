@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -60,6 +61,7 @@ class ConvBNReLU(nn.Module):
         # He initialisation over the inputs that reach one output.
         fan_in = in_channels * math.prod(kernel) / (math.prod(stride) if transposed else 1)
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_in))
+        self.weight.data = _inputs_last(self.weight, transposed)
 
     def forward(
         self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None
@@ -99,14 +101,28 @@ class ConvBNReLU(nn.Module):
             return
         weight, bias = self.folded()
         del self.gamma, self.beta, self.running_mean, self.running_var, self.bias
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        weight = _inputs_last(weight.detach(), self.transposed)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias.detach(), requires_grad=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBNReLU:
+        super()._apply(fn, recurse)
+        if self.bias is not None:  # one addition a sum, at no cost: it stays exact in a short dtype
+            self.bias.data = self.bias.data.float()
+        return self
 
     def extra_repr(self) -> str:
         return (
             f"weight={tuple(self.weight.shape)}, stride={self.stride}, dilation={self.dilation}, "
             f"transposed={self.transposed}"
         )
+
+
+def _inputs_last(weight: Tensor, transposed: bool) -> Tensor:
+    """The same values, a weight's input channels neighbours in memory: as the GPU's kernels read them."""
+    if not transposed:
+        return weight.contiguous(memory_format=torch.channels_last_3d)
+    return weight.transpose(0, 1).contiguous(memory_format=torch.channels_last_3d).transpose(0, 1)
 
 
 class Conv(nn.Module):
@@ -117,6 +133,7 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         nn.init.normal_(self.weight, std=math.sqrt(1.0 / (in_channels * math.prod(kernel))))
+        self.weight.data = _inputs_last(self.weight, transposed=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, F, H, W) in, (N, C', F, H, W) out."""
