@@ -190,22 +190,37 @@ class Inpainter:
             guidance = None
             if model.completion is not None:
                 parts = (window[i : i + step] for i in range(0, len(window), step))
-                small = [self._network_inputs(part, region, reduced=True) for part in parts]
+                small = [
+                    self._prepare(*self._working_clip(part, region), reduced=True) for part in parts
+                ]
                 guidance = model.guide(torch.cat(small, dim=2))[1][:, :, wanted]
             for start in range(0, len(wanted), step):
                 part = [window[i] for i in wanted[start : start + step]]
                 guide = None if guidance is None else guidance[:, :, start : start + step]
-                completed = model.comb(self._network_inputs(part, region, reduced=False), guide)
-                yield from self._composite(completed, part, region)
+                clip = self._working_clip(part, region)
+                completed = model.comb(self._prepare(*clip, reduced=False), guide)
+                if region.resized:
+                    completed, clip = _resized_back(completed, region), _clip_of(part, region)
+                composited, invalid = ops.composite_frames(completed, *clip)
+                if invalid.item():
+                    raise ArithmeticError(
+                        "the networks gave values that are no numbers; try precision fp32"
+                    )
+                yield from composited[0].cpu().numpy()
 
-    def _network_inputs(
-        self, window: Sequence[tuple[Image, Mask]], region: Region, *, reduced: bool
-    ) -> Tensor:
+    def _working_clip(
+        self, window: Sequence[tuple[Image, Mask]], region: Region
+    ) -> tuple[Tensor, Tensor]:
+        """One region's frames (1, F, h, w, 3) and mask (1, F, h, w) at its working size, on the device."""
+        working = (region.working_width, region.working_height) if region.resized else None
+        frames, mask = _clip_of(window, region, working)
+        return frames.to(self.device), mask.to(self.device)
+
+    def _prepare(self, frames: Tensor, mask: Tensor, *, reduced: bool) -> Tensor:
         """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's at half the height and width."""
-        frames, mask = _region_clip(window, region, working_size=True)
         inputs = ops.prepare_frames(
-            frames.to(self.device),
-            mask.to(self.device),
+            frames,
+            mask,
             self.model.mean.flatten(),
             dtype=self.dtype,
             grid=GRID,
@@ -214,31 +229,14 @@ class Inpainter:
         )
         return inputs[1 if reduced else 0]
 
-    def _composite(
-        self, completed: Tensor, window: Sequence[tuple[Image, Mask]], region: Region
-    ) -> Iterator[Image]:
-        """The region's own pixels with CombCN's output (1, 3, F, h, w) in the hole."""
-        frames, mask = _region_clip(window, region, working_size=False)
-        if region.resized:
-            completed = _resized_back(completed, region)
-        composited, invalid = ops.composite_frames(
-            completed, frames.to(completed.device), mask.to(completed.device)
-        )
-        if invalid.item():
-            raise ArithmeticError(
-                "the networks gave values that are no numbers; try precision fp32"
-            )
-        yield from composited[0].cpu().numpy()
 
-
-def _region_clip(
-    window: Sequence[tuple[Image, Mask]], region: Region, *, working_size: bool
+def _clip_of(
+    window: Sequence[tuple[Image, Mask]], region: Region, size: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One region's frames (1, F, h, w, 3) and mask (1, F, h, w), at its own or its working size."""
+    """One region's frames (1, F, h, w, 3) and mask (1, F, h, w), reduced to ``size`` (width, height) if given."""
     images = [image[region.box] for image, _ in window]
     masks = [mask[region.box] for _, mask in window]
-    if working_size and region.resized:
-        size = (region.working_width, region.working_height)
+    if size is not None:
         images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
         # A pixel of the smaller frame is hole if any pixel it covers is.
         holes = ((mask != 0).astype(np.float32) for mask in masks)

@@ -76,8 +76,10 @@ template <class Load, class Use>
 __device__ inline void for_rows(int64_t begin, int64_t end, int64_t step, const Load& load,
                                 const Use& use) {
   for (int64_t row = begin; row < end; row += step * kUnroll) {
+#pragma unroll
     for (int i = 0; i < kUnroll; ++i)
       if (row + i * step < end) load(i, row + i * step);
+#pragma unroll
     for (int i = 0; i < kUnroll; ++i)
       if (row + i * step < end) use(i, row + i * step);
   }
@@ -413,6 +415,7 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(Rows n, Tile tile, T* 
       },
       [&](int u, int64_t row) {
         float y[V];
+#pragma unroll
         for (int i = 0; i < V; ++i) {
           y[i] = values[u][i];
           if (other != nullptr) y[i] += others[u][i];

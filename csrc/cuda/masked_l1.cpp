@@ -10,8 +10,7 @@ const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_
 
 // A mask as the kernels read it; of another type it is converted.
 struct Mask {
-  explicit Mask(const Tensor& mask, const Tensor& pred)
-      : tensor(mask), storage(MaskStorage::kFloat) {
+  Mask(const Tensor& mask, const Tensor& pred) : tensor(mask), storage(MaskStorage::kFloat) {
     const ScalarType dtype = mask.scalar_type();
     if (dtype == ScalarType::Byte || dtype == ScalarType::Bool)
       storage = MaskStorage::kByte;

@@ -40,8 +40,13 @@ struct Pixels {
   }
 };
 
-__device__ inline int64_t offset_of(const Strides5& s, int64_t n, int64_t f, int64_t h, int64_t w) {
-  return n * s.n + f * s.f + h * s.h + w * s.w;
+// Of pixel i of a frame. Pixels that are read together lie one after the other.
+template <int P>
+__device__ inline int64_t offset_of(const Strides5& s, int64_t width, int64_t n, int64_t f,
+                                    int64_t i) {
+  const int64_t frame = n * s.n + f * s.f;
+  if constexpr (P > 1) return frame + i * s.w;
+  return frame + i / width * s.h + i % width * s.w;
 }
 
 // The mask's values of P pixels; whether any is not 0.
@@ -121,9 +126,11 @@ __device__ inline void merge(const MaskedL1& p, const Sums* chunks, Sums* frames
 // at a time with all their channels: mask * |pred - target| and mask. The block that is done last
 // merges all the chunks. `counter` must be 0.
 template <class T, int P>
-__global__ __launch_bounds__(kThreads) void masked_l1_kernel(
-    MaskedL1 p, const T* pred, const T* target, MaskStorage mask_storage, const void* mask,
-    unsigned* counter, Sums* sums, float* loss, float* scale) {
+__global__ __launch_bounds__(kThreads,
+                             2) void masked_l1_kernel(MaskedL1 p, const T* pred, const T* target,
+                                                      MaskStorage mask_storage, const void* mask,
+                                                      unsigned* counter, Sums* sums, float* loss,
+                                                      float* scale) {
   const int thread = device::thread_index();
   Sums* const warp_sums = reinterpret_cast<Sums*>(device::shared_memory());
   const int64_t chunks = masked_l1_chunks(p), all_chunks = p.all_frames() * chunks;
@@ -135,12 +142,12 @@ __global__ __launch_bounds__(kThreads) void masked_l1_kernel(
         first + kMaskedL1ChunkPixels < p.pixels() ? first + kMaskedL1ChunkPixels : p.pixels();
     float error = 0, hole = 0;
     for (int64_t i = first + thread * P; i < end; i += kThreads * P) {
-      const int64_t h = i / p.width, w = i % p.width;
       float weights[P];
       // Where there is no hole, neither pred nor target is read.
-      if (!load_mask<T>(mask_storage, mask, offset_of(p.mask, n, f, h, w), weights)) continue;
-      const T* const a = pred + offset_of(p.pred, n, f, h, w);
-      const T* const b = target + offset_of(p.target, n, f, h, w);
+      if (!load_mask<T>(mask_storage, mask, offset_of<P>(p.mask, p.width, n, f, i), weights))
+        continue;
+      const T* const a = pred + offset_of<P>(p.pred, p.width, n, f, i);
+      const T* const b = target + offset_of<P>(p.target, p.width, n, f, i);
       if constexpr (P == 1) {
         float sum = 0;
         for (int64_t c = 0; c < p.channels; ++c)
@@ -196,13 +203,14 @@ __global__ __launch_bounds__(kThreads) void masked_l1_backward_kernel(
            (static_cast<int64_t>(device::block_index().x) * kThreads + device::thread_index()) * P;
        at < p.all_frames() * p.pixels(); at += step) {
     const int64_t frame = at / p.pixels(), n = frame / p.frames, f = frame % p.frames;
-    const int64_t i = at % p.pixels(), h = i / p.width, w = i % p.width;
+    const int64_t i = at % p.pixels();
     const float factor = g * scale[frame];
     float weights[P];
-    const bool any = load_mask<T>(mask_storage, mask, offset_of(p.mask, n, f, h, w), weights);
-    const T* const a = pred + offset_of(p.pred, n, f, h, w);
-    const T* const b = target + offset_of(p.target, n, f, h, w);
-    T* const out = grad_pred + offset_of(p.grad, n, f, h, w);
+    const bool any =
+        load_mask<T>(mask_storage, mask, offset_of<P>(p.mask, p.width, n, f, i), weights);
+    const T* const a = pred + offset_of<P>(p.pred, p.width, n, f, i);
+    const T* const b = target + offset_of<P>(p.target, p.width, n, f, i);
+    T* const out = grad_pred + offset_of<P>(p.grad, p.width, n, f, i);
     const auto gradient = [factor](float weight, float difference) {
       const float size = factor * weight;
       return difference > 0 ? size : difference < 0 ? -size : 0.0f;

@@ -82,6 +82,18 @@ def test_part_of_larger_tensors(emulated):
     check(emulated, storage, target[..., :16].contiguous(), mask[..., :16].contiguous(), True)
 
 
+def test_offsets_beyond_32_bits(emulated):
+    """A view into memory that is never touched but for the view."""
+    case = make_case((1, 3, 2, 4, 8), torch.bfloat16, (PLANES, PLANES))
+    apart = 2**31 + 8
+    for frames_apart, planes_apart in [(apart, 64), (64, apart)]:
+        far = torch.empty(2 * apart + 3 * 64, dtype=torch.bfloat16).as_strided(
+            case[0].shape, (0, planes_apart, frames_apart, 8, 1)
+        )
+        far.copy_(case[0])
+        check(emulated, far, *case[1:], False)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "mask_dtype", [torch.bool, torch.uint8, torch.float32, torch.float16, torch.int64]
