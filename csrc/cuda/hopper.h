@@ -77,8 +77,8 @@ __device__ inline void await_phase(uint64_t* barrier, int parity) {
       ".reg .pred ended;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
-      "@ended bra.uni done;\n"
-      "bra.uni again;\n"
+      "@ended bra done;\n"
+      "bra again;\n"
       "done:\n"
       "}" ::"r"(shared_address(barrier)),
       "r"(parity)
