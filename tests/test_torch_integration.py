@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from vinpaint import ops
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
+
 
 def clip(frames: int = 2, size: int = 12) -> Tensor:
     return torch.randn(1, 3, frames, size, size)
@@ -179,7 +181,6 @@ def test_many_threads_at_once():
             assert_same(actual, wanted)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("transform", ["jvp", "vmap", "jacfwd", "forward_ad"])
 def test_transforms_without_a_rule_say_so(transform):
     inputs = make_inputs(BY_NAME["flat"], torch.float32, extras=False)
