@@ -25,6 +25,9 @@ DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 
 needs_gpu = pytest.mark.skipif(not (HAS_GPU or SMOKE), reason="torch sees no CUDA GPU")
 
+quiet = pytest.mark.filterwarnings("ignore")
+"""For peers that torch compiles: its compiler warns of itself."""
+
 SAMPLES = 1 if SMOKE else 20
 WARM_UP = 0 if SMOKE else 3
 CACHE_BYTES = 256 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cuda_harness import DEVICE, assert_near, compiled, graph_of, needs_gpu, run
+from cuda_harness import DEVICE, assert_near, compiled, graph_of, needs_gpu, quiet, run
 from harness import SMOKE
 from layers import CLIPS, layers_of
 from plain import PlainInpainter
@@ -17,7 +17,7 @@ from torch import Tensor
 from vinpaint.nn import InpainterConfig, VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip
 
-pytestmark = needs_gpu
+pytestmark = [needs_gpu, quiet]
 
 SIZES = {"tiny": (2, 32, 32)} if SMOKE else CLIPS
 

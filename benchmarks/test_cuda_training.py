@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from cuda_harness import DEVICE, assert_near, compiled, needs_gpu, peak_mib, run
+from cuda_harness import DEVICE, assert_near, compiled, needs_gpu, peak_mib, quiet, run
 from harness import SMOKE
 from plain import PlainInpainter
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.training.loop import TrainConfig, losses
 
-pytestmark = needs_gpu
+pytestmark = [needs_gpu, quiet]
 
 FRAMES, SIZE = (2, 32) if SMOKE else (32, 128)
 

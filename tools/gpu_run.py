@@ -39,7 +39,7 @@ SANITIZER = ["compute-sanitizer", "--error-exitcode=9", "--target-processes=all"
 OPERATORS = [sys.executable, str(ROOT / "tools" / "every_operator.py")]
 
 SECONDS = {
-    "build": 150,
+    "build": 240,
     "tests": 90,
     "memcheck": 90,
     "layers": 120,
