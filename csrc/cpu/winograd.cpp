@@ -3,23 +3,35 @@
 
 #include "winograd_kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace vinpaint::cpu {
 
 using torch::headeronly::ScalarType;
 
 namespace {
 
+#if defined(__x86_64__)
+// Whether oneDNN has AMX for bfloat16, which beats fewer multiplications on vectors.
+bool has_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1u << 22)) != 0;
+}
+#endif
+
 using Kernel = void (*)(const Winograd&);
 
 // Null where oneDNN is to do it.
 Kernel kernel_for(ScalarType dtype) {
 #if defined(__x86_64__)
-  static const bool has_bf16 =
-      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+  static const bool has_float =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  // oneDNN's matrix tiles beat fewer multiplications on vectors.
-  static const bool has_tiles = __builtin_cpu_supports("amx-bf16");
-  if (dtype == ScalarType::BFloat16 && has_bf16 && !has_tiles) return winograd_avx512_bf16;
+  static const bool has_bf16 = has_float && __builtin_cpu_supports("avx512bf16") && !has_tiles();
+  if (dtype == ScalarType::Float && has_float) return winograd_avx512_float;
+  if (dtype == ScalarType::BFloat16 && has_bf16) return winograd_avx512_bf16;
 #endif
   return nullptr;
 }

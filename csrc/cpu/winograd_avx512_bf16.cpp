@@ -4,10 +4,9 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #define VINPAINT_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 
+#include "winograd_avx512.h"
 #include "winograd_blocks.h"
 #include "winograd_weight_gradient.h"
 
@@ -16,10 +15,9 @@ namespace {
 
 // bfloat16 lies in pairs: a vector of 32 is split into its even and its odd channels, each a float
 // vector after a shift or a mask, and put together again evens first. The weights follow.
-struct Avx512Bf16 {
-  using Vec = __m512;
+struct Avx512Bf16 : Avx512 {
   using Stored = uint16_t;
-  static constexpr int kLanes = 16, kGroup = 32, kHalves = 2, kPack = 2, kRows = 14;
+  static constexpr int kGroup = 32, kHalves = 2, kPack = 2;
 
   // The channel of its group that stands at `position` in transformed inputs.
   static constexpr int channel_at(int position) {
@@ -32,16 +30,6 @@ struct Avx512Bf16 {
 
   VINPAINT_TARGET static inline Stored shorten(float value) {
     return static_cast<Stored>(_mm_cvtsi128_si32((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value))));
-  }
-
-  VINPAINT_TARGET static inline Vec zero() { return _mm512_setzero_ps(); }
-
-  VINPAINT_TARGET static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
-
-  VINPAINT_TARGET static inline void keep(float* p, const Vec& v) { _mm512_storeu_ps(p, v); }
-
-  VINPAINT_TARGET static inline __mmask32 first(int64_t count) {
-    return count >= 32 ? 0xFFFFFFFFu : (1u << count) - 1;
   }
 
   // The even (h = 0) or the odd channels of a group.
@@ -64,17 +52,6 @@ struct Avx512Bf16 {
     const __m512i first = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(channel[0]));
     const __m512i second = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(channel[1]));
     _mm512_store_si512(p, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
-  }
-
-  VINPAINT_TARGET static inline void load_bias(const float* p, int64_t valid, Vec (&bias)[2]) {
-    bias[0] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(first(valid)), p);
-    bias[1] = _mm512_maskz_loadu_ps(static_cast<__mmask16>(first(valid) >> 16), p + 16);
-  }
-
-  // max(value, 0) that lets NaN through.
-  VINPAINT_TARGET static inline void relu(Vec (&value)[2]) {
-    value[0] = _mm512_max_ps(zero(), value[0]);
-    value[1] = _mm512_max_ps(zero(), value[1]);
   }
 
   VINPAINT_TARGET static inline void add(const Stored* p, int64_t valid, Vec (&value)[2]) {

@@ -6,6 +6,7 @@
 
 namespace vinpaint::cpu {
 
+void winograd_avx512_float(const Winograd& w);
 void winograd_avx512_bf16(const Winograd& w);
 void winograd_weight_gradient_avx512_bf16(const Winograd& w, const void* grad, void* grad_weight);
 
