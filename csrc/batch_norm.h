@@ -9,14 +9,10 @@
 
 #include <cstdint>
 
+#include "rows.h"
 #include "storage.h"
 
 namespace vinpaint {
-
-struct Rows {
-  int64_t rows;      // N * F * H * W
-  int64_t channels;  // values a row, contiguous
-};
 
 #ifdef VINPAINT_WITH_CUDA
 

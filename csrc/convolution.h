@@ -8,6 +8,7 @@
 // the other and no concatenation is stored.
 #pragma once
 
+#include "rows.h"
 #include "tensor.h"
 
 namespace vinpaint {
@@ -30,6 +31,11 @@ struct Convolution {
   Tensor weight_of_x() const;     // the part of weight that reads x
   Tensor weight_of_skip() const;  // the part of weight that reads skip
 };
+
+// A tensor of these sizes, channels last, as rows.
+inline Rows rows_of(const Ints& sizes) {
+  return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]};
+}
 
 // Checks everything that the operators share and works out the geometry. `op` leads each message.
 Convolution check_convolution(const char* op, const Tensor& x, const OptionalTensor& skip,

@@ -18,10 +18,6 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
 // Gradients of the convolution alone, from the gradient of its output.
 ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad, bool need_input);
 
-inline Rows rows_of(const Ints& sizes) {
-  return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]};
-}
-
 template <class T_, class A_>
 struct Types {
   using T = T_;  // stored

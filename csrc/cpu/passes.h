@@ -9,12 +9,9 @@
 
 #include <cstdint>
 
-namespace vinpaint::cpu {
+#include "../rows.h"
 
-struct Rows {
-  int64_t rows;      // N * F * H * W
-  int64_t channels;  // values a row, contiguous
-};
+namespace vinpaint::cpu {
 
 // Mean and biased variance of each channel. Chunks hold a count, a mean and a sum of squared
 // deviations, merged by Chan's formula, so a large common offset costs no digits.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "../batch_norm.h"
 #include "convolve.h"
 #include "stream.h"
 

@@ -19,6 +19,22 @@ namespace {
 
 int as_int(int64_t value) { return static_cast<int>(value); }
 
+// `t` channels last, at an address that 16 bytes can be copied from.
+Tensor operand(const Tensor& t) {
+  const Tensor dense = channels_last(t);
+  constexpr uintptr_t alignment = 16;
+  if (reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % alignment == 0) return dense;
+  const Tensor copy = empty_channels_last(dense, sizes_of(dense), dense.scalar_type());
+  Tensor target = copy;
+  torch::stable::copy_(target, dense);
+  return copy;
+}
+
+OptionalTensor operand(const OptionalTensor& t) {
+  if (!t) return std::nullopt;
+  return operand(*t);
+}
+
 // (A, B, kF, kH, kW) as (B, A, kF, kH, kW).
 Tensor exchanged(const Tensor& weight) { return torch::stable::transpose(weight, 0, 1); }
 
@@ -54,7 +70,7 @@ ImplicitGemm forward_gemm(const Convolution& c, bool allow_tf32) {
 // The weight as the products want it, (output channels, taps, input channels) in memory. A weight
 // that already lies so, as the layers keep theirs, is not copied.
 Tensor weight_of_product(const Tensor& weight, bool inputs_first) {
-  return channels_last(inputs_first ? exchanged(weight) : weight);
+  return operand(inputs_first ? exchanged(weight) : weight);
 }
 
 // Asked once a device: a query takes longer than a launch.
@@ -117,8 +133,8 @@ void launch_product(Algorithm algorithm, const Tensor& out, const ImplicitGemm& 
 // The operands of a forward product, brought into shape.
 struct Operands {
   explicit Operands(const Convolution& c)
-      : x(channels_last(c.x)),
-        skip(channels_last(c.skip)),
+      : x(operand(c.x)),
+        skip(operand(c.skip)),
         weight(weight_of_product(c.weight, c.transposed)) {}
 
   Tensor x;
@@ -222,12 +238,6 @@ void check_on_gpu(const char* op, const Convolution& c) {
                     " pixels on a GPU, got F * H * W = ", count);
 }
 
-Storage storage_of(ScalarType dtype) {
-  return dtype == ScalarType::Half       ? Storage::kHalf
-         : dtype == ScalarType::BFloat16 ? Storage::kBFloat16
-                                         : Storage::kFloat;
-}
-
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
                 bool relu, bool allow_tf32) {
   ImplicitGemm g = forward_gemm(c, allow_tf32);
@@ -296,8 +306,8 @@ WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
 
 ConvolutionGradients convolution_gradients(const Convolution& c, const Tensor& grad,
                                            bool need_input, bool allow_tf32) {
-  const Tensor dense_grad = channels_last(grad), x = channels_last(c.x);
-  const OptionalTensor skip = channels_last(c.skip);
+  const Tensor dense_grad = operand(grad), x = operand(c.x);
+  const OptionalTensor skip = operand(c.skip);
   const int64_t x_channels = c.x_channels();
   ConvolutionGradients result{
       nothing(c.x), nothing(c.x),

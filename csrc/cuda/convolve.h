@@ -4,21 +4,13 @@
 // convolution.
 #pragma once
 
-#include "../batch_norm.h"
 #include "../convolution.h"
-#include "../storage.h"
 
 namespace vinpaint::cuda {
 
 // For the operators that run on a GPU: their dtypes, and the sizes that the kernels count in 32
 // bits.
 void check_on_gpu(const char* op, const Convolution& c);
-
-inline Rows rows_of(const Ints& sizes) {
-  return {sizes[0] * sizes[2] * sizes[3] * sizes[4], sizes[1]};
-}
-
-Storage storage_of(ScalarType dtype);
 
 // act(convolution of x ++ skip + bias) + residual, in x's dtype; act is ReLU or nothing.
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,

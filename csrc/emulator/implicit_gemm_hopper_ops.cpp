@@ -39,9 +39,7 @@ Ints implicit_gemm_hopper(const Tensor& x, const OptionalTensor& skip, const Ten
   for (size_t i = 0; i < patch.size(); ++i) g.patch_log2[i] = narrow(patch[i]);
   if (!out.numel()) return {g.row_blocks()};
 
-  const Storage storage = x.scalar_type() == ScalarType::Half       ? Storage::kHalf
-                          : x.scalar_type() == ScalarType::BFloat16 ? Storage::kBFloat16
-                                                                    : Storage::kFloat;
+  const Storage storage = storage_of(x.scalar_type());
   const Epilogue epilogue{
       pointer<float>(bias), pointer<void>(residual), const_cast<float*>(pointer<float>(counts)),
       const_cast<float*>(pointer<float>(means)), const_cast<float*>(pointer<float>(deviations))};

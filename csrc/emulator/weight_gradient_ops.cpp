@@ -51,9 +51,7 @@ void weight_gradient(const Tensor& rows, const Tensor& gathered, const Ints& ker
   if (splits > 0) g.splits = static_cast<int>(splits);
   STD_TORCH_CHECK(workspace.numel() == g.workspace(), "the workspace must have ", g.workspace(),
                   " floats, got ", workspace.numel());
-  const Storage storage = rows.scalar_type() == ScalarType::Half       ? Storage::kHalf
-                          : rows.scalar_type() == ScalarType::BFloat16 ? Storage::kBFloat16
-                                                                       : Storage::kFloat;
+  const Storage storage = storage_of(rows.scalar_type());
   const char* error = launch_weight_gradient(
       g, storage, rows.const_data_ptr(), gathered.const_data_ptr(),
       static_cast<float*>(workspace.mutable_data_ptr()), out.mutable_data_ptr(), nullptr);

@@ -113,6 +113,26 @@ def test_training(emulated, case, dtype):
         assert error < limit * reference_gradient.norm().clamp(min=1e-3), name
 
 
+def test_misaligned_inputs(emulated):
+    """Sixteen bytes are copied at a time; a tensor may begin at any element."""
+    case = Case("", kernel=FLAT, channels=(16, 8, 16), clip=(1, 2, 9, 7))
+    inputs = make_inputs(case, torch.bfloat16, extras=True)
+    expected = call_inference(reference.conv_bias_relu, inputs.double(), case)
+
+    def moved(t):
+        n, c, f, h, w = t.shape
+        flat = torch.empty(t.numel() + 1, dtype=t.dtype)[1:]
+        return flat.view(n, f, h, w, c).permute(0, 4, 1, 2, 3).copy_(t)
+
+    out = emulated.conv_bias_relu(
+        *(moved(t) for t in (inputs.x, inputs.skip, inputs.weight)),
+        *(inputs.beta, moved(inputs.residual)),
+        *options_of(case),
+        *(True, False),
+    )
+    assert_close(out, expected, torch.bfloat16)
+
+
 def test_same_bits_in_any_order(emulated, monkeypatch):
     case = Case("several", kernel=FLAT, channels=(64, 8, 72), clip=(2, 2, 17, 12))
     inputs = make_inputs(case, torch.bfloat16, extras=True)
