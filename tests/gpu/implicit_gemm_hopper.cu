@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sm_90a convolution on a card, alone: every shape against a plain kernel, from the simplest to
 // the whole contract, so that the first line that fails names the assumption; then the time of the
-// wide layers. Needs neither torch nor the package:
-//
-//   nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr \
-//     -DVINPAINT_WITH_CUDA -DVINPAINT_WITH_HOPPER csrc/implicit_gemm.cpp \
-//     csrc/cuda/implicit_gemm_hopper.cu tests/gpu/implicit_gemm_hopper.cu -o hopper_check
+// wide layers, whose inputs stay in the second-level cache where they fit. Needs neither torch nor
+// the package: nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr
+// -DVINPAINT_WITH_CUDA -DVINPAINT_WITH_HOPPER csrc/implicit_gemm.cpp
+// csrc/cuda/implicit_gemm_hopper.cu tests/gpu/implicit_gemm_hopper.cu -o hopper_check
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -26,7 +25,7 @@ struct Layer {
   int clip[4];      // N, F, H, W of the input
   int channels[3];  // of x, skip and the output
   int kernel[3], stride[3], dilation[3];
-  bool transposed, relu, residual, statistics;
+  bool transposed = false, relu = false, residual = false, statistics = false;
 };
 
 // What the plain kernel needs of it.
