@@ -13,16 +13,21 @@ struct Coverage {
   int64_t patches, live;
 };
 
+int floor_divide(int value, int by) {
+  const int quotient = value / by;
+  return quotient - (quotient * by > value);
+}
+
 Coverage coverage(const Axis& a, int log2) {
-  const int size = 1 << log2, count = (a.positions() + size - 1) >> log2;
-  Coverage c{int64_t{count} * a.phases, 0};
+  const int patches = (a.positions() + (1 << log2) - 1) >> log2;
+  Coverage c{int64_t{patches} * a.phases, 0};
   for (int phase = 0; phase < a.phases; ++phase)
-    for (int patch = 0; patch < count; ++patch) {
-      const int first = patch * size, last = std::min(first + size, a.positions()) - 1;
-      for (int j = 0; j < a.taps[phase].count; ++j) {
-        const int offset = a.taps[phase].first + j * a.taps[phase].step;
-        c.live += a.in_step * last + offset >= 0 && a.in_step * first + offset < a.in;
-      }
+    for (int j = 0; j < a.taps[phase].count; ++j) {
+      const int offset = a.taps[phase].first + j * a.taps[phase].step;
+      // The positions p with 0 <= in_step p + offset < in.
+      const int first = std::max(-floor_divide(offset, a.in_step), 0);
+      const int last = std::min(floor_divide(a.in - 1 - offset, a.in_step), a.positions() - 1);
+      if (first <= last) c.live += (last >> log2) - (first >> log2) + 1;
     }
   return c;
 }
@@ -56,12 +61,14 @@ Axis transposed_axis(int in, int out, int kernel, int stride, int dilation, int 
 }
 
 void choose_patch(ImplicitGemm* g) {
+  Coverage of[3][kPatchLog2 + 1];
+  for (int axis = 0; axis < 3; ++axis)
+    for (int log2 = 0; log2 <= kPatchLog2; ++log2) of[axis][log2] = coverage(g->axes[axis], log2);
   int64_t best = -1;
   for (int f = 0; f <= kPatchLog2; ++f)
     for (int h = 0; f + h <= kPatchLog2; ++h) {
       const int w = kPatchLog2 - f - h;
-      const Coverage cf = coverage(g->axes[0], f), ch = coverage(g->axes[1], h),
-                     cw = coverage(g->axes[2], w);
+      const Coverage &cf = of[0][f], &ch = of[1][h], &cw = of[2][w];
       // A block costs its live taps, and about a tap more to begin and to end.
       const int64_t cost = cf.live * ch.live * cw.live + cf.patches * ch.patches * cw.patches;
       // Among equals the squarest: its halo is the smallest.

@@ -17,6 +17,8 @@
 #include <cpuid.h>
 #endif
 
+namespace py = pybind11;
+
 namespace {
 
 std::vector<std::string> split(const std::string& text) {
@@ -68,8 +70,17 @@ PYBIND11_MODULE(_C, m) {
       "torch_version", [] { return std::string(VINPAINT_TORCH_VERSION); },
       "Version of torch this module was compiled against. Any torch from 2.10 on can load it.");
 #ifdef VINPAINT_WITH_CUDA
+  m.def(
+      "force_algorithm",
+      [](const std::string& name) {
+        if (!vinpaint::force_algorithm(name))
+          throw py::value_error("no algorithm is called " + name);
+      },
+      "Has every convolution on a GPU computed so where it can be: portable, hopper or library; "
+      "empty: by the table.");
   m.def("measure_products", &vinpaint::measure_products,
-        "Whether a convolution on a GPU is timed with every algorithm when its shape first comes along.");
+        "Whether a convolution on a GPU is timed with every algorithm when its shape first comes "
+        "along.");
   m.def("measured_products", &vinpaint::measured_lines,
         "Lines of csrc/cuda/tuning_table.inc for the shapes that were timed in this process.");
 #endif

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vinpaint import reference
+
 
 @dataclass(frozen=True)
 class Case:
@@ -141,3 +143,17 @@ def call_inference(function: Callable, inputs: Inputs, case: Case, **options: ob
 def _call(function: Callable, parameters: tuple, inputs: Inputs, case: Case, options: dict):
     extras = {"skip": inputs.skip, "residual": inputs.residual}
     return function(inputs.x, *parameters, **extras, **case.options, **options)
+
+
+def sure_of_relu(inputs: Inputs, case: Case, mean: Tensor, var: Tensor) -> Tensor:
+    """Where the input of ``conv_bn_relu``'s ReLU, from float64 ``inputs``, is 0.1 or more away from 0.
+
+    Elsewhere rounding may have moved a value over the edge, and either slope is right.
+    """
+    with torch.no_grad():
+        pre = reference.conv_bias_relu(
+            inputs.x, inputs.weight, None, skip=inputs.skip, relu=False, **case.options
+        )
+        shape = (1, -1, 1, 1, 1)
+        scale = (inputs.gamma / (var + 1e-5).sqrt()).view(shape)
+        return ((pre - mean.view(shape)) * scale + inputs.beta.view(shape)).abs() > 0.1

@@ -120,8 +120,17 @@ Algorithm choose_algorithm(const Product& product) {
   return known != nullptr ? known->fastest : Algorithm::kPortable;
 }
 
-void force_algorithm(Algorithm algorithm) { forced = static_cast<int>(algorithm); }
-void force_nothing() { forced = kNothing; }
+bool force_algorithm(const std::string& name) {
+  const auto say = [](int algorithm) {
+    forced = algorithm;
+    return true;
+  };
+  if (name.empty()) return say(kNothing);
+  if (name == "portable") return say(static_cast<int>(Algorithm::kPortable));
+  if (name == "hopper") return say(static_cast<int>(Algorithm::kHopper));
+  if (name == "library") return say(static_cast<int>(Algorithm::kLibrary));
+  return false;
+}
 
 void measure_products(bool on) { measuring = on; }
 

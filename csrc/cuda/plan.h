@@ -42,9 +42,9 @@ Product product_of(const WeightGradient& g, Storage storage, int capability);
 // but for its size, the nearest in size; else kPortable.
 Algorithm choose_algorithm(const Product& product);
 
-// Says this of every product in this process, where the algorithm can compute it; for tests.
-void force_algorithm(Algorithm algorithm);
-void force_nothing();
+// Has every product of this process computed so, where the algorithm can: "portable", "hopper" or
+// "library"; "" goes back to the table. For tests. Returns whether there is such an algorithm.
+bool force_algorithm(const std::string& name);
 
 // Whether a product that was not measured yet should be, when it comes along.
 void measure_products(bool on);

@@ -7,12 +7,8 @@ namespace vinpaint {
 
 namespace {
 
-// "portable", "hopper", "library", or "" for what is measured or stands in the table.
 void force(std::string name) {
-  if (name.empty()) return force_nothing();
-  force_algorithm(name == "hopper"    ? Algorithm::kHopper
-                  : name == "library" ? Algorithm::kLibrary
-                                      : Algorithm::kPortable);
+  STD_TORCH_CHECK(force_algorithm(name), "no algorithm is called ", name);
 }
 
 // Turns measuring on or off; returns how many products have been measured.
