@@ -6,12 +6,15 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import small_net
 import torch
 from convolution_cases import BY_NAME, make_inputs
-from small_net import Net, loss_of, train_a_rank
+from small_net import Net, loss_of
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -211,7 +214,15 @@ def test_vmap_runs_as_a_loop():
 def test_gradients_are_averaged_over_two_processes(tmp_path):
     clips, net = torch.randn(2, 3, 2, 12, 12), Net().eval()
     torch.save((net.state_dict(), clips), tmp_path / "start.pt")
-    torch.multiprocessing.spawn(train_a_rank, (str(tmp_path),), nprocs=2)
+    command = [sys.executable, small_net.__file__, str(tmp_path)]
+    ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE) for rank in range(2)]
+    try:
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=120)
+            assert rank.returncode == 0, errors.decode()
+    finally:
+        for rank in ranks:
+            rank.kill()
     expected = gradients(net, clips)[1:]
     for rank in range(2):
         assert_same(torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True), expected)
