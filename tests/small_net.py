@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -31,9 +33,10 @@ def loss_of(net: nn.Module, x: Tensor) -> Tensor:
     return ops.masked_l1(net(x), x.detach(), torch.ones_like(x[:, :1]))
 
 
-def train_a_rank(rank: int, folder: str) -> None:
+def train_a_rank(folder: str, rank: int) -> None:
     """One step of process ``rank`` of two, each on its clip; the gradients go to a file."""
     torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     state, clips = torch.load(Path(folder) / "start.pt", weights_only=True)
@@ -43,3 +46,7 @@ def train_a_rank(rank: int, folder: str) -> None:
     loss_of(wrapped, clips[rank : rank + 1]).backward()
     torch.save([p.grad for p in net.parameters()], Path(folder) / f"gradients{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    train_a_rank(sys.argv[1], int(sys.argv[2]))

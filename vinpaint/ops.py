@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import register_autograd, register_fake
 
 from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
@@ -64,6 +65,14 @@ def _no_double_backward(op: str) -> None:
         raise RuntimeError(message)
 
     register_autograd(f"vinpaint::_{op}_backward", backward)
+
+
+def _refuse_forward_mode(op: str, *inputs: Tensor | None) -> None:
+    """Forward-mode differentiation would lose the tangent without a word: an error says so."""
+    if forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise NotImplementedError(f"{op}: forward-mode differentiation is not supported")
 
 
 def _or_none(t: Tensor, needed: bool) -> Tensor | None:
@@ -138,6 +147,7 @@ def conv_bn_relu(
         pre = F.conv3d(torch.cat([x, skip], 1), weight, None, stride, padding, dilation)
         out = F.relu(F.batch_norm(pre, None, None, gamma, beta, True, 0.0, eps)) + residual
     """
+    _refuse_forward_mode("conv_bn_relu", x, weight, gamma, beta, skip, residual)
     dtype = _autocast_dtype(x)
     out, _, mean, var = _ops.conv_bn_relu(
         _cast(x, dtype),
@@ -281,6 +291,7 @@ def conv_bias_relu(
 
         F.relu(F.conv3d(torch.cat([x, skip], 1), weight, bias, stride, padding, dilation)) + residual
     """
+    _refuse_forward_mode("conv_bias_relu", x, weight, bias, skip, residual)
     dtype = _autocast_dtype(x)
     x, weight, skip, residual = (_cast(t, dtype) for t in (x, weight, skip, residual))  # type: ignore[assignment]
     # The backward reads the ReLU's mask off the output, so a residual may not hide it.
@@ -405,6 +416,7 @@ def masked_l1(pred: Tensor, target: Tensor, mask: Tensor, *, per_frame: bool = F
         error = (mask * (pred - target).abs()).sum(dims) / (mask.sum(dims) * C)
         error.nan_to_num(0).mean()
     """
+    _refuse_forward_mode("masked_l1", pred, target)
     if _autocast_dtype(pred) is not None:
         pred, target = pred.float(), target.float()
     loss: Tensor = _ops.masked_l1(pred, target, mask, per_frame)[0]
