@@ -49,7 +49,7 @@ def _accumulation_dtype(x: Tensor) -> torch.dtype:
 
 @torch.compiler.assume_constant_result
 def _cudnn_allows_tf32() -> bool:
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
 
 
 def _allow_tf32(x: Tensor) -> bool:
