@@ -2,6 +2,7 @@
 #include "implicit_gemm.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace vinpaint {
 
@@ -30,6 +31,20 @@ Coverage coverage(const Axis& a, int log2) {
       if (first <= last) c.live += (last >> log2) - (first >> log2) + 1;
     }
   return c;
+}
+
+// A patch grown by the reach of the taps.
+int64_t halo_of(const ImplicitGemm& g) {
+  int64_t pixels = 1;
+  for (int i = 0; i < 3; ++i) {
+    int reach = 0;
+    for (int phase = 0; phase < g.axes[i].phases; ++phase) {
+      const AxisTaps& t = g.axes[i].taps[phase];
+      reach = std::max(reach, (t.count - 1) * std::abs(t.step));
+    }
+    pixels *= (int64_t{1} << g.patch_log2[i]) + reach;
+  }
+  return pixels;
 }
 
 }  // namespace
@@ -61,24 +76,43 @@ Axis transposed_axis(int in, int out, int kernel, int stride, int dilation, int 
 }
 
 void choose_patch(ImplicitGemm* g) {
+  constexpr int most_halo_pixels = 448;  // what fits into shared memory twice
   Coverage of[3][kPatchLog2 + 1];
-  for (int axis = 0; axis < 3; ++axis)
+  bool dense = true;
+  int taps = 1;
+  for (int axis = 0; axis < 3; ++axis) {
     for (int log2 = 0; log2 <= kPatchLog2; ++log2) of[axis][log2] = coverage(g->axes[axis], log2);
-  int64_t best = -1;
+    dense = dense && g->axes[axis].in_step == 1;
+    taps *= g->axes[axis].taps[0].count;
+  }
+  // What it costs to read the inputs of one (block, tap) pair, where multiplying them costs 128: as
+  // much as 55 beside 128 output channels, by the GPUs' rates, and in inverse proportion to these.
+  constexpr int64_t multiply = 128, read_for_128 = 55;
+  const int64_t read = read_for_128 * 128 / std::clamp(g->out_channels, 16, 128);
+  ImplicitGemm best = *g;
+  int64_t least = -1;
   for (int f = 0; f <= kPatchLog2; ++f)
     for (int h = 0; f + h <= kPatchLog2; ++h) {
       const int w = kPatchLog2 - f - h;
+      ImplicitGemm candidate = *g;
+      candidate.patch_log2[0] = f;
+      candidate.patch_log2[1] = h;
+      candidate.patch_log2[2] = w;
       const Coverage &cf = of[0][f], &ch = of[1][h], &cw = of[2][w];
-      // A block costs its live taps, and about a tap more to begin and to end.
-      const int64_t cost = cf.live * ch.live * cw.live + cf.patches * ch.patches * cw.patches;
-      // Among equals the squarest: its halo is the smallest.
-      const int64_t key = cost * 64 + (f > w ? f - w : 0) * 8 + (h > w ? h - w : w - h);
-      if (best >= 0 && key >= best) continue;
-      best = key;
-      g->patch_log2[0] = f;
-      g->patch_log2[1] = h;
-      g->patch_log2[2] = w;
+      const int64_t pairs = cf.live * ch.live * cw.live;
+      const int64_t blocks = cf.patches * ch.patches * cw.patches;
+      const int64_t pixels = halo_of(candidate), positions = int64_t{1} << kPatchLog2;
+      const bool halo = dense && pixels <= most_halo_pixels && 2 * pixels <= taps * positions;
+      candidate.halo_pixels = halo ? static_cast<int>(pixels) : 0;
+      const int64_t reads = halo ? blocks * pixels / positions : pairs;
+      // To begin and to end costs a block about as much as a tap. Among equals the squarest.
+      const int64_t cost = multiply * (pairs + blocks) + read * reads;
+      const int64_t key = cost * 64 + (f > w ? f - w : 0) * 8 + std::abs(h - w);
+      if (least >= 0 && key >= least) continue;
+      least = key;
+      best = candidate;
     }
+  *g = best;
 }
 
 }  // namespace vinpaint

@@ -57,8 +57,11 @@ struct ImplicitGemm {
   int64_t weight_row;  // elements from one output channel to the next in the weight
   int64_t weight_tap;  // elements from one tap to the next; input channels are neighbours
   int patch_log2[3];   // the positions one block owns: 2^n along F, H, W; their sum is 7
-  bool relu;           // apply ReLU after the bias
-  bool exact;          // float only: three products of TF32 parts instead of one
+  // Pixels of a patch and of what its taps reach around it, at most, if a block is to read these
+  // once; 0 if it is to read its patch once a tap.
+  int halo_pixels;
+  bool relu;   // apply ReLU after the bias
+  bool exact;  // float only: three products of TF32 parts instead of one
 
   constexpr int phases() const { return axes[0].phases * axes[1].phases * axes[2].phases; }
   constexpr int64_t patches(int axis) const {
@@ -72,8 +75,8 @@ struct ImplicitGemm {
 
 constexpr int kPatchLog2 = 7;  // 128 positions a block
 
-// Chooses patch_log2: the shape that needs the fewest (block, tap) pairs, since a tap that falls
-// outside the input for a whole block is not computed.
+// Chooses patch_log2 and halo_pixels: what costs least in (block, tap) pairs, since a tap that
+// falls outside the input for a whole block is not computed, and in input pixels read.
 void choose_patch(ImplicitGemm* g);
 
 #ifdef VINPAINT_WITH_CUDA

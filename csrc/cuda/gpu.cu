@@ -20,6 +20,8 @@ int compute_capability() { return 90; }
 
 int multiprocessors() { return 132; }
 
+int shared_memory_of_multiprocessor() { return 228 * 1024; }
+
 const char* time_on_stream(void*, const std::function<const char*()>& work, float* milliseconds) {
   const auto start = std::chrono::steady_clock::now();
   const char* const error = work();
@@ -47,6 +49,10 @@ int compute_capability() {
 }
 
 int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+
+int shared_memory_of_multiprocessor() {
+  return attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+}
 
 const char* time_on_stream(void* stream, const std::function<const char*()>& work,
                            float* milliseconds) {

@@ -12,6 +12,9 @@ int compute_capability();
 // Of the current device.
 int multiprocessors();
 
+// Of the current device, in bytes, for the blocks of one multiprocessor together.
+int shared_memory_of_multiprocessor();
+
 // Milliseconds that the work enqueued by `work` takes on `stream`, a cudaStream_t: the least of
 // some runs. Waits for the stream. Returns null, or what `work` or CUDA has to say against it.
 const char* time_on_stream(void* stream, const std::function<const char*()>& work,

@@ -5,6 +5,7 @@
 
 #include "../implicit_gemm.h"
 #include "device.h"
+#include "gpu.h"
 
 namespace vinpaint {
 
@@ -243,6 +244,164 @@ class Loader {
   const T* weight_;
 };
 
+// A patch and what its taps reach around it, in shared memory.
+struct Halo {
+  int size[3];      // pixels along F, H, W
+  int pixels;       // in all
+  int taps;         // live ones
+  int* pixel;       // (pixels): number in the clip, or -1 outside
+  int* tap_shift;   // (taps): from a position's own pixel to the tap's, in halo pixels
+  int* tap_number;  // (taps): in the weight
+};
+
+constexpr int kHaloStages = 3;      // of the weight's tiles
+constexpr int kMostHaloTaps = 128;  // in one phase
+
+// Fills in the tables of a halo; every thread takes part, and the block must meet before they are
+// used.
+__device__ inline Halo make_halo(const ImplicitGemm& g, const Place& p, int* tables) {
+  Halo halo;
+  int low[3];
+  halo.pixels = halo.taps = 1;
+#pragma unroll
+  for (int axis = 0; axis < 3; ++axis) {
+    const LiveTaps& t = p.taps[axis];
+    const int reach = (t.count - 1) * t.step;
+    low[axis] = p.position[axis] + t.first + (reach < 0 ? reach : 0);
+    halo.size[axis] = (1 << g.patch_log2[axis]) + (reach < 0 ? -reach : reach);
+    halo.pixels *= halo.size[axis];
+    halo.taps *= t.count;
+  }
+  if (halo.taps == 0) halo.pixels = 0;
+  halo.tap_shift = tables;
+  halo.tap_number = tables + kMostHaloTaps;
+  halo.pixel = tables + 2 * kMostHaloTaps;
+  for (int i = thread_index(); i < halo.pixels; i += kThreads) {
+    const int at[3] = {low[0] + i / (halo.size[1] * halo.size[2]),
+                       low[1] + i / halo.size[2] % halo.size[1], low[2] + i % halo.size[2]};
+    bool inside = true;
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis)
+      inside = inside && static_cast<unsigned>(at[axis]) < static_cast<unsigned>(g.axes[axis].in);
+    halo.pixel[i] = inside ? (at[0] * g.axes[1].in + at[1]) * g.axes[2].in + at[2] : -1;
+  }
+  for (int i = thread_index(); i < halo.taps; i += kThreads) {
+    const int j[3] = {i / (p.taps[1].count * p.taps[2].count),
+                      i / p.taps[2].count % p.taps[1].count, i % p.taps[2].count};
+    int shift = 0, number = 0;
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis) {
+      const LiveTaps& t = p.taps[axis];
+      shift = shift * halo.size[axis] +
+              (t.step < 0 ? t.count - 1 - j[axis] : j[axis]) * (t.step < 0 ? -t.step : t.step);
+      number = number * g.axes[axis].kernel + t.kernel_first + j[axis] * t.kernel_step;
+    }
+    halo.tap_shift[i] = shift;
+    halo.tap_number[i] = number;
+  }
+  return halo;
+}
+
+// Reads the halo once for 64 bytes of channels, and the weight's tiles of its taps one by one.
+// While the taps of some channels are multiplied, the halo of the next ones is on its way.
+template <class T, class Tile>
+class HaloLoader {
+ public:
+  static constexpr int kStepChannels = kRowBytes / static_cast<int>(sizeof(T));
+  static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
+  static constexpr int kAhead = kHaloStages - 1;  // steps that are loaded before they are needed
+
+  __device__ HaloLoader(const ImplicitGemm& g, const Place& p, const Halo& halo, const T* x,
+                        const T* skip, const T* weight, char* halos)
+      : g_(g), halo_(halo), weight_(weight), halos_(halos) {
+    const int64_t first = int64_t{p.batch} * g.axes[0].in * g.axes[1].in * g.axes[2].in;
+    chunk_ = thread_index() % kRowChunks;
+    row_ = thread_index() / kRowChunks;
+    column_ = p.columns_first + row_;
+    x_ = x + first * g.x_channels + chunk_ * kChunk;
+    skip_ = skip + first * g.skip_channels + chunk_ * kChunk;
+  }
+
+  // Steps for the same channels: one a tap, and some without a tap where there are too few of them
+  // for the next halo to arrive.
+  __device__ int steps_of_slice() const { return halo_.taps > kAhead ? halo_.taps : kAhead + 1; }
+
+  __device__ int slices() const {
+    return halo_.taps == 0 ? 0 : slices_of(g_.x_channels) + slices_of(g_.skip_channels);
+  }
+
+  // The halo of the first channels.
+  __device__ void load_first() {
+    for (int row = row_; row < halo_.pixels; row += kRowsPerPass) load_pixel(0, row);
+  }
+
+  // Starts the copies of the next step: its tile of the weight, and a part of the next halo.
+  __device__ void load(char* columns) {
+    if (slice_ >= slices()) return;
+    if (tap_ < halo_.taps) load_weight(columns);
+    if (tap_ >= kAhead && slice_ + 1 < slices()) {
+      // The halo before last may be overwritten: every thread is past it.
+      const int parts = steps_of_slice() - kAhead;
+      const int passes = (halo_.pixels + kRowsPerPass - 1) / kRowsPerPass;
+      const int passes_of_part = (passes + parts - 1) / parts;
+      const int begin = (tap_ - kAhead) * passes_of_part * kRowsPerPass;
+      const int end = begin + passes_of_part * kRowsPerPass;
+      for (int row = begin + row_; row < end && row < halo_.pixels; row += kRowsPerPass)
+        load_pixel(slice_ + 1, row);
+    }
+    if (++tap_ < steps_of_slice()) return;
+    tap_ = 0;
+    ++slice_;
+  }
+
+  // Where the halo of a slice lies.
+  __device__ char* halo(int slice) const { return halos_ + slice % 2 * halo_.pixels * kRowBytes; }
+
+ private:
+  __device__ static int slices_of(int channels) {
+    return (channels + kStepChannels - 1) / kStepChannels;
+  }
+
+  __device__ void load_pixel(int slice, int row) {
+    const int slices_of_x = slices_of(g_.x_channels);
+    const bool in_skip = slice >= slices_of_x;
+    const int channels = in_skip ? g_.skip_channels : g_.x_channels;
+    const int channel = (in_skip ? slice - slices_of_x : slice) * kStepChannels;
+    const T* const input = in_skip ? skip_ : x_;
+    const int pixel = halo_.pixel[row];
+    const bool valid = pixel >= 0 && channel + chunk_ * kChunk < channels;
+    copy_async<kChunkBytes>(halo(slice) + swizzled(row, chunk_),
+                            valid ? input + int64_t{pixel} * channels + channel : input, valid);
+  }
+
+  __device__ void load_weight(char* columns) {
+    const int slices_of_x = slices_of(g_.x_channels);
+    const bool in_skip = slice_ >= slices_of_x;
+    const int channels = in_skip ? g_.skip_channels : g_.x_channels;
+    const int channel = (in_skip ? slice_ - slices_of_x : slice_) * kStepChannels + chunk_ * kChunk;
+    const T* const from =
+        weight_ + halo_.tap_number[tap_] * g_.weight_tap + (in_skip ? g_.x_channels : 0) + channel;
+#pragma unroll
+    for (int row = 0; row < Tile::columns; row += kRowsPerPass) {
+      if (Tile::columns % kRowsPerPass != 0 && row + row_ >= Tile::columns) break;
+      const int column = column_ + row;
+      const bool valid = channel < channels && column < g_.out_channels;
+      copy_async<kChunkBytes>(columns + swizzled(row + row_, chunk_),
+                              valid ? from + column * g_.weight_row : weight_, valid);
+    }
+  }
+
+  const ImplicitGemm& g_;
+  const Halo& halo_;
+  const T *x_, *skip_;  // of the batch element, the thread's first channels
+  const T* weight_;
+  char* halos_;      // two of them
+  int chunk_, row_;  // of a tile, the thread's first chunk
+  int column_;       // output channel of that row of the weight's tile
+  int slice_ = 0;    // of the next step: its channels
+  int tap_ = 0;      // and its tap
+};
+
 // The same for inputs whose channels are not a multiple of a chunk, the frames themselves above
 // all: the sum runs over (tap, channel) without gaps, and values are read one by one, or four by
 // four.
@@ -397,16 +556,16 @@ class Product {
     first_column_ = warp % Tile::warps_n * Tile::warp_columns;
   }
 
-  // Adds the product of one stage.
-  __device__ void add(const char* rows, const char* columns) {
+  // Adds the product of one step: `row(m, chunk)` is where the lane's row of fragment m begins.
+  template <class Row>
+  __device__ void add(const Row& row, const char* columns) {
     const int lane = thread_index() % kWarp;
 #pragma unroll
     for (int slice = 0; slice < 2; ++slice) {
       uint32_t a[kM][4];
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
-        load_matrices(a[m],
-                      rows + swizzled(first_row_ + m * 16 + lane % 16, slice * 2 + lane / 16));
+        load_matrices(a[m], row(m, slice * 2 + lane / 16));
         round(a[m]);
       }
 #pragma unroll
@@ -428,6 +587,10 @@ class Product {
     }
   }
 
+  // The lane's row of fragment m, of the block.
+  __device__ int fragment_row(int m) const {
+    return first_row_ + m * 16 + thread_index() % kWarp % 16;
+  }
   // Of the block, for sums[m][.][2 * half + .] and sums[.][n][0].
   __device__ int row(int m, int half) const {
     return first_row_ + m * 16 + half * 8 + thread_index() % kWarp / 4;
@@ -631,27 +794,18 @@ __device__ void store(const ImplicitGemm& g, const Place& p, const Product<T, Ti
     }
 }
 
-// out = act(sum over live taps and channels of input * weight + bias) + residual. One block
-// computes 128 positions, a patch of one phase, by Tile::columns output channels; a step of the
-// pipeline brings 64 bytes of channels of each position (through one tap) and of each output
-// channel's weights.
-template <class T, int Columns, bool Narrow, bool Exact>
-__global__ __launch_bounds__(
-    kThreads,
-    Tile<Columns>::blocks_per_multiprocessor) void implicit_gemm_kernel(const ImplicitGemm g,
-                                                                        const T* x, const T* skip,
-                                                                        const T* weight,
-                                                                        const Epilogue epilogue,
-                                                                        T* out) {
-  using Tile = Tile<Columns>;
-  using Source = std::conditional_t<Narrow, NarrowLoader<T, Tile>, Loader<T, Tile>>;
-  char* const shared = shared_memory();
-  // In shared memory, since registers are what this kernel is short of.
-  Place& p = *reinterpret_cast<Place*>(shared + Tile::stages * Tile::stage_bytes);
-  if (thread_index() == 0) p = find_place<Tile>(g);
-  sync_threads();
-  Source source(g, p, x, skip, weight);
-  Product<T, Tile, Exact> product;
+// Where the factors come from.
+enum class Reading {
+  kTaps,    // the inputs once a tap
+  kHalo,    // the inputs once, with what surrounds the patch
+  kValues,  // value by value
+};
+
+// One step of the pipeline brings 64 bytes of channels of each position, through one tap, and of
+// each output channel's weights.
+template <class Source, class Tile, class Product>
+__device__ void accumulate(const ImplicitGemm& g, const Place& p, Source source, char* shared,
+                           Product* product) {
   constexpr int ahead = Tile::stages - 1;  // stages that are loaded before they are needed
   const auto load = [&](int stage) {
     char* const tile = shared + stage * Tile::stage_bytes;
@@ -669,30 +823,126 @@ __global__ __launch_bounds__(
     sync_threads();  // the copies of all threads are here, and nobody reads the stage loaded next
     if (step + ahead < steps) load(loading);
     commit_copies();
-    const char* const tile = shared + stage * Tile::stage_bytes;
-    product.add(tile, tile + kRows * kRowBytes);
+    const char* const rows = shared + stage * Tile::stage_bytes;
+    product->add([&](int m, int chunk) { return rows + swizzled(product->fragment_row(m), chunk); },
+                 rows + kRows * kRowBytes);
     stage = stage + 1 == Tile::stages ? 0 : stage + 1;
     loading = loading + 1 == Tile::stages ? 0 : loading + 1;
+  }
+}
+
+// The same with a halo: a step brings one tap's weights, and the positions' pixels are found in the
+// halo.
+template <class T, class Tile, class Product>
+__device__ void accumulate_halo(const ImplicitGemm& g, const Place& p, const Halo& halo,
+                                HaloLoader<T, Tile> source, char* shared, Product* product) {
+  constexpr int ahead = HaloLoader<T, Tile>::kAhead, tile_bytes = Tile::columns * kRowBytes;
+  int rows[Product::kM];  // in the halo, under the first tap
+#pragma unroll
+  for (int m = 0; m < Product::kM; ++m) {
+    int position[3];
+    row_position(g, p, product->fragment_row(m), position);
+    rows[m] = 0;
+#pragma unroll
+    for (int axis = 0; axis < 3; ++axis)
+      rows[m] = rows[m] * halo.size[axis] + position[axis] - p.position[axis];
+  }
+  source.load_first();
+#pragma unroll
+  for (int step = 0; step < ahead; ++step) {
+    source.load(shared + step * tile_bytes);
+    commit_copies();
+  }
+  const int slices = source.slices(), steps = source.steps_of_slice();
+  int stage = 0, loading = ahead;
+  for (int slice = 0; slice < slices; ++slice) {
+    const char* const pixels = source.halo(slice);
+    for (int step = 0; step < steps; ++step) {
+      await_copies<ahead - 1>();
+      sync_threads();  // the copies of all threads are here, and nobody reads what is loaded next
+      source.load(shared + loading * tile_bytes);
+      commit_copies();
+      if (step < halo.taps) {
+        const int shift = halo.tap_shift[step];
+        product->add([&](int m, int chunk) { return pixels + swizzled(rows[m] + shift, chunk); },
+                     shared + stage * tile_bytes);
+      }
+      stage = stage + 1 == kHaloStages ? 0 : stage + 1;
+      loading = loading + 1 == kHaloStages ? 0 : loading + 1;
+    }
+  }
+}
+
+// Shared memory: tiles of the pipeline, the block's Place, and with a halo two of these and its
+// tables.
+constexpr int kPlaceBytes = (static_cast<int>(sizeof(Place)) + 15) / 16 * 16;
+
+// out = act(sum over live taps and channels of input * weight + bias) + residual. One block
+// computes 128 positions, a patch of one phase, by Tile::columns output channels.
+template <class T, int Columns, Reading How, bool Exact>
+__global__ __launch_bounds__(
+    kThreads,
+    Tile<Columns>::blocks_per_multiprocessor) void implicit_gemm_kernel(const ImplicitGemm g,
+                                                                        const T* x, const T* skip,
+                                                                        const T* weight,
+                                                                        const Epilogue epilogue,
+                                                                        T* out) {
+  using Tile = Tile<Columns>;
+  char* const shared = shared_memory();
+  // In shared memory, since registers are what this kernel is short of.
+  Place& p = *reinterpret_cast<Place*>(shared);
+  char* const tiles = shared + kPlaceBytes;
+  if (thread_index() == 0) p = find_place<Tile>(g);
+  sync_threads();
+  Product<T, Tile, Exact> product;
+  if constexpr (How == Reading::kHalo) {
+    char* const halos = tiles + kHaloStages * Columns * kRowBytes;
+    const int tables = 2 * g.halo_pixels * kRowBytes;
+    const Halo halo = make_halo(g, p, reinterpret_cast<int*>(halos + tables));
+    sync_threads();
+    accumulate_halo(g, p, halo, HaloLoader<T, Tile>(g, p, halo, x, skip, weight, halos), tiles,
+                    &product);
+  } else {
+    using Source =
+        std::conditional_t<How == Reading::kValues, NarrowLoader<T, Tile>, Loader<T, Tile>>;
+    accumulate<Source, Tile>(g, p, Source(g, p, x, skip, weight), tiles, &product);
   }
   await_copies<0>();
   finish(g, p, epilogue, &product);
   if (epilogue.counts != nullptr) {
     sync_threads();
-    statistics(g, p, epilogue, product, reinterpret_cast<float*>(shared));
+    statistics(g, p, epilogue, product, reinterpret_cast<float*>(tiles));
   }
   store(g, p, product, out);
 }
 
-template <class T, int Columns, bool Narrow, bool Exact>
-const char* launch_tile(const ImplicitGemm& g, const void* x, const void* skip, const void* weight,
-                        const Epilogue& epilogue, void* out, void* stream) {
+template <class T, int Columns, Reading How, bool Exact>
+const char* launch_tile(const ImplicitGemm& g, int shared_bytes, const void* x, const void* skip,
+                        const void* weight, const Epilogue& epilogue, void* out, void* stream) {
   const int64_t blocks = g.row_blocks() * ((g.out_channels + Columns - 1) / Columns);
   if (blocks > INT32_MAX) return "the output needs more blocks than a grid can have";
-  return launch(
-      implicit_gemm_kernel<T, Columns, Narrow, Exact>, {static_cast<int>(blocks), 1, 1}, kThreads,
-      Tile<Columns>::stages * Tile<Columns>::stage_bytes + static_cast<int>(sizeof(Place)), stream,
-      g, static_cast<const T*>(x), static_cast<const T*>(skip), static_cast<const T*>(weight),
-      epilogue, static_cast<T*>(out));
+  return launch(implicit_gemm_kernel<T, Columns, How, Exact>, {static_cast<int>(blocks), 1, 1},
+                kThreads, shared_bytes, stream, g, static_cast<const T*>(x),
+                static_cast<const T*>(skip), static_cast<const T*>(weight), epilogue,
+                static_cast<T*>(out));
+}
+
+template <class T, int Columns, bool Exact>
+const char* launch_columns(const ImplicitGemm& g, const void* x, const void* skip,
+                           const void* weight, const Epilogue& epilogue, void* out, void* stream) {
+  using Tile = Tile<Columns>;
+  constexpr int tile_bytes = kPlaceBytes + Tile::stages * Tile::stage_bytes;
+  const int halo_bytes = kPlaceBytes + kHaloStages * Columns * kRowBytes +
+                         2 * g.halo_pixels * kRowBytes +
+                         (2 * kMostHaloTaps + g.halo_pixels) * static_cast<int>(sizeof(int));
+  const int taps = g.axes[0].kernel * g.axes[1].kernel * g.axes[2].kernel;
+  // Two blocks have to fit, lest copies and products alternate.
+  if (g.halo_pixels > 0 && taps <= kMostHaloTaps &&
+      2 * halo_bytes <= shared_memory_of_multiprocessor())
+    return launch_tile<T, Columns, Reading::kHalo, Exact>(g, static_cast<int>(halo_bytes), x, skip,
+                                                          weight, epilogue, out, stream);
+  return launch_tile<T, Columns, Reading::kTaps, Exact>(g, tile_bytes, x, skip, weight, epilogue,
+                                                        out, stream);
 }
 
 template <class T, bool Exact>
@@ -704,13 +954,23 @@ const char* launch_type(const ImplicitGemm& g, const void* x, const void* skip, 
   const auto with = [&](auto* launcher) {
     return launcher(g, x, skip, weight, epilogue, out, stream);
   };
-  if (narrow)
-    return g.out_channels > 16 ? with(launch_tile<T, 64, true, Exact>)
-                               : with(launch_tile<T, 16, true, Exact>);
-  if (g.out_channels > 64) return with(launch_tile<T, 128, false, Exact>);
-  if (g.out_channels > 32) return with(launch_tile<T, 64, false, Exact>);
-  if (g.out_channels > 16) return with(launch_tile<T, 32, false, Exact>);
-  return with(launch_tile<T, 16, false, Exact>);
+  if (narrow) {
+    const auto values = [&](auto* launcher, int bytes) {
+      return launcher(g, kPlaceBytes + bytes, x, skip, weight, epilogue, out, stream);
+    };
+    using Wide = Tile<64>;
+    using Thin = Tile<16>;
+    return g.out_channels > 16 ? values(launch_tile<T, 64, Reading::kValues, Exact>,
+                                        Wide::stages * Wide::stage_bytes)
+                               : values(launch_tile<T, 16, Reading::kValues, Exact>,
+                                        Thin::stages * Thin::stage_bytes);
+  }
+  // Exact products need so many registers that 64 columns are the most.
+  if constexpr (!Exact)
+    if (g.out_channels > 64) return with(launch_columns<T, 128, Exact>);
+  if (g.out_channels > 32) return with(launch_columns<T, 64, Exact>);
+  if (g.out_channels > 16) return with(launch_columns<T, 32, Exact>);
+  return with(launch_columns<T, 16, Exact>);
 }
 
 }  // namespace implicit_gemm
