@@ -77,6 +77,7 @@ Axis transposed_axis(int in, int out, int kernel, int stride, int dilation, int 
 
 void choose_patch(ImplicitGemm* g) {
   constexpr int most_halo_pixels = 448;  // what fits into shared memory twice
+  constexpr int row_log2 = 3;            // of so many neighbours in a halo, no two share a bank
   Coverage of[3][kPatchLog2 + 1];
   bool dense = true;
   int taps = 1;
@@ -102,7 +103,8 @@ void choose_patch(ImplicitGemm* g) {
       const int64_t pairs = cf.live * ch.live * cw.live;
       const int64_t blocks = cf.patches * ch.patches * cw.patches;
       const int64_t pixels = halo_of(candidate), positions = int64_t{1} << kPatchLog2;
-      const bool halo = dense && pixels <= most_halo_pixels && 2 * pixels <= taps * positions;
+      const bool halo =
+          dense && w >= row_log2 && pixels <= most_halo_pixels && 2 * pixels <= taps * positions;
       candidate.halo_pixels = halo ? static_cast<int>(pixels) : 0;
       const int64_t reads = halo ? blocks * pixels / positions : pairs;
       // To begin and to end costs a block about as much as a tap. Among equals the squarest.

@@ -310,16 +310,28 @@ class HaloLoader {
   static constexpr int kStepChannels = kRowBytes / static_cast<int>(sizeof(T));
   static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T));
   static constexpr int kAhead = kHaloStages - 1;  // steps that are loaded before they are needed
+  static constexpr int kColumnsOfThread = (Tile::columns + kRowsPerPass - 1) / kRowsPerPass;
 
   __device__ HaloLoader(const ImplicitGemm& g, const Place& p, const Halo& halo, const T* x,
                         const T* skip, const T* weight, char* halos)
-      : g_(g), halo_(halo), weight_(weight), halos_(halos) {
+      : g_(g), halo_(halo), halos_(halos) {
     const int64_t first = int64_t{p.batch} * g.axes[0].in * g.axes[1].in * g.axes[2].in;
     chunk_ = thread_index() % kRowChunks;
     row_ = thread_index() / kRowChunks;
-    column_ = p.columns_first + row_;
     x_ = x + first * g.x_channels + chunk_ * kChunk;
     skip_ = skip + first * g.skip_channels + chunk_ * kChunk;
+    columns_ = 0;
+#pragma unroll
+    for (int i = 0; i < kColumnsOfThread; ++i)
+      if (row_ + i * kRowsPerPass < Tile::columns &&
+          p.columns_first + row_ + i * kRowsPerPass < g.out_channels)
+        columns_ |= 1u << i;
+    weight_ = weight + (p.columns_first + row_) * g.weight_row + chunk_ * kChunk;
+    slices_ = slices();
+    steps_ = steps_of_slice();
+    const int parts = steps_ - kAhead;
+    const int passes = (halo.pixels + kRowsPerPass - 1) / kRowsPerPass;
+    part_ = (passes + parts - 1) / parts * kRowsPerPass;
   }
 
   // Steps for the same channels: one a tap, and some without a tap where there are too few of them
@@ -337,19 +349,15 @@ class HaloLoader {
 
   // Starts the copies of the next step: its tile of the weight, and a part of the next halo.
   __device__ void load(char* columns) {
-    if (slice_ >= slices()) return;
+    if (slice_ >= slices_) return;
     if (tap_ < halo_.taps) load_weight(columns);
-    if (tap_ >= kAhead && slice_ + 1 < slices()) {
+    if (tap_ >= kAhead && slice_ + 1 < slices_) {
       // The halo before last may be overwritten: every thread is past it.
-      const int parts = steps_of_slice() - kAhead;
-      const int passes = (halo_.pixels + kRowsPerPass - 1) / kRowsPerPass;
-      const int passes_of_part = (passes + parts - 1) / parts;
-      const int begin = (tap_ - kAhead) * passes_of_part * kRowsPerPass;
-      const int end = begin + passes_of_part * kRowsPerPass;
-      for (int row = begin + row_; row < end && row < halo_.pixels; row += kRowsPerPass)
-        load_pixel(slice_ + 1, row);
+      const int begin = (tap_ - kAhead) * part_;
+      const int end = begin + part_ < halo_.pixels ? begin + part_ : halo_.pixels;
+      for (int row = begin + row_; row < end; row += kRowsPerPass) load_pixel(slice_ + 1, row);
     }
-    if (++tap_ < steps_of_slice()) return;
+    if (++tap_ < steps_) return;
     tap_ = 0;
     ++slice_;
   }
@@ -377,29 +385,30 @@ class HaloLoader {
   __device__ void load_weight(char* columns) {
     const int slices_of_x = slices_of(g_.x_channels);
     const bool in_skip = slice_ >= slices_of_x;
-    const int channels = in_skip ? g_.skip_channels : g_.x_channels;
-    const int channel = (in_skip ? slice_ - slices_of_x : slice_) * kStepChannels + chunk_ * kChunk;
-    const T* const from =
-        weight_ + halo_.tap_number[tap_] * g_.weight_tap + (in_skip ? g_.x_channels : 0) + channel;
+    const int channel = (in_skip ? slice_ - slices_of_x : slice_) * kStepChannels;
+    const bool inside = channel + chunk_ * kChunk < (in_skip ? g_.skip_channels : g_.x_channels);
+    const T* const from = weight_ + halo_.tap_number[tap_] * g_.weight_tap +
+                          ((in_skip ? g_.x_channels : 0) + channel);
+    char* const to = columns + swizzled(row_, chunk_);
 #pragma unroll
-    for (int row = 0; row < Tile::columns; row += kRowsPerPass) {
-      if (Tile::columns % kRowsPerPass != 0 && row + row_ >= Tile::columns) break;
-      const int column = column_ + row;
-      const bool valid = channel < channels && column < g_.out_channels;
-      copy_async<kChunkBytes>(columns + swizzled(row + row_, chunk_),
-                              valid ? from + column * g_.weight_row : weight_, valid);
-    }
+    for (int i = 0; i < kColumnsOfThread; ++i)
+      if ((i + 1) * kRowsPerPass <= Tile::columns || row_ < Tile::columns)
+        copy_async<kChunkBytes>(to + i * kRowsPerPass * kRowBytes,
+                                from + i * kRowsPerPass * g_.weight_row,
+                                inside && (columns_ >> i & 1) != 0);
   }
 
   const ImplicitGemm& g_;
   const Halo& halo_;
   const T *x_, *skip_;  // of the batch element, the thread's first channels
-  const T* weight_;
-  char* halos_;      // two of them
-  int chunk_, row_;  // of a tile, the thread's first chunk
-  int column_;       // output channel of that row of the weight's tile
-  int slice_ = 0;    // of the next step: its channels
-  int tap_ = 0;      // and its tap
+  const T* weight_;     // of the thread's first column, the same
+  char* halos_;         // two of them
+  int chunk_, row_;     // of a tile, the thread's first chunk
+  unsigned columns_;    // bit i: column i of the thread exists
+  int slices_, steps_;  // slices(), steps_of_slice()
+  int part_;            // pixels of the next halo that a step brings
+  int slice_ = 0;       // of the next step: its channels
+  int tap_ = 0;         // and its tap
 };
 
 // The same for inputs whose channels are not a multiple of a chunk, the frames themselves above
