@@ -26,7 +26,7 @@ format:           ## bring everything into the project's style
 # --- needs nvcc, no GPU
 
 kernels:          ## compile every kernel for every architecture; its registers; fails on a spill
-	$(PYTHON) tools/kernels.py --output benchmarks/results/kernels.md
+	$(PYTHON) benchmarks/tools/kernels.py --output benchmarks/results/kernels.md
 
 predict:          ## what every layer should take on an H200
 	$(PYTHON) benchmarks/predict.py --card h200 --output benchmarks/results/predicted-h200.md
@@ -37,22 +37,22 @@ OUT ?= benchmarks/results
 STAGES ?=         # all of them; `make gpu STAGES="build tests"` for some
 
 gpu:              ## build for this card, test, check memory, measure; results in OUT
-	$(PYTHON) tools/gpu_run.py --out $(OUT) $(STAGES)
+	$(PYTHON) benchmarks/tools/gpu_run.py --out $(OUT) $(STAGES)
 
 gpu-tune:         ## time every convolution with every algorithm on this card, write the table; build again
-	$(PYTHON) tools/tune.py
+	$(PYTHON) benchmarks/tools/tune.py
 
 RUN ?= run
-SHOTS ?=          # packed by `tools/travel.py pack-shots`; may be left out if RUN has shots
-CHECKPOINT ?=     # parts packed by `tools/travel.py pack-checkpoint`, to go on from
+SHOTS ?=          # packed by `benchmarks/tools/travel.py pack-shots`; may be left out if RUN has shots
+CHECKPOINT ?=     # parts packed by `benchmarks/tools/travel.py pack-checkpoint`, to go on from
 SECONDS ?= 420
 TRAIN ?= --batch 8 --frames 16 --size 128 --comb-frames 4 --workers 14 --save-every 50
 
 gpu-train:        ## train for SECONDS into RUN; the checkpoint comes back in OUT, in parts
 	mkdir -p $(RUN)/shots $(RUN)/no-videos $(OUT)
-	$(if $(SHOTS),$(PYTHON) tools/travel.py unpack-shots $(SHOTS) $(RUN)/shots)
-	$(if $(CHECKPOINT),$(PYTHON) tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/start.pt)
+	$(if $(SHOTS),$(PYTHON) benchmarks/tools/travel.py unpack-shots $(SHOTS) $(RUN)/shots)
+	$(if $(CHECKPOINT),$(PYTHON) benchmarks/tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/start.pt)
 	-PYTHONSAFEPATH=1 timeout --signal=INT $(SECONDS) $(PYTHON) -m vinpaint train $(RUN)/no-videos \
 	  --output $(RUN) $(if $(CHECKPOINT),--init $(RUN)/start.pt) $(TRAIN)
 	cp $(RUN)/log.jsonl $(OUT)
-	$(PYTHON) tools/travel.py pack-checkpoint $(RUN)/checkpoint.pt $(OUT)
+	$(PYTHON) benchmarks/tools/travel.py pack-checkpoint $(RUN)/checkpoint.pt $(OUT)

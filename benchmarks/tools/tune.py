@@ -15,7 +15,7 @@ import torch
 from vinpaint import _C
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 
-TABLE = Path(__file__).resolve().parents[1] / "csrc" / "cuda" / "tuning_table.inc"
+TABLE = Path(__file__).resolve().parents[2] / "csrc" / "cuda" / "tuning_table.inc"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Frames, height and width: the paper's clip, a small clip of a training batch, and full frames.
 CLIPS = [(32, 128, 128), (16, 96, 96), (32, 240, 432)]

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from gpu_report import page
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 NEEDED = (
     *("torch", "scikit-build-core", "pybind11", "ninja", "numpy", "safetensors"),
@@ -36,7 +36,7 @@ NEEDED = (
 PYTEST = [sys.executable, "-m", "pytest", "--no-showlocals", "-q", "-p", "no:cacheprovider"]
 BENCHMARK = [*PYTEST, "--benchmark-only", "--benchmark-disable-gc"]
 SANITIZER = ["compute-sanitizer", "--error-exitcode=9", "--target-processes=all"]
-OPERATORS = [sys.executable, str(ROOT / "tools" / "every_operator.py")]
+OPERATORS = [sys.executable, str(ROOT / "benchmarks" / "tools" / "every_operator.py")]
 
 SECONDS = {
     "build": 240,
