@@ -1,5 +1,5 @@
 # Commands for people who work on vinpaint. Users need none of them.
-.PHONY: install test benchmark lint format kernels predict gpu gpu-tune gpu-train
+.PHONY: install test benchmark lint format kernels predict gpu gpu-hopper gpu-tune gpu-train
 
 PYTHON ?= python
 
@@ -36,11 +36,18 @@ predict:          ## what every layer should take on an H200
 OUT ?= benchmarks/results
 STAGES ?=         # all of them; `make gpu STAGES="build tests"` for some
 
-gpu:              ## build for this card, test, check memory, measure; results in OUT
+gpu:              ## build for this card, test, tune, measure, check memory; results in OUT
 	$(PYTHON) benchmarks/tools/gpu_run.py --out $(OUT) $(STAGES)
 
+gpu-hopper:       ## the kernel for capability 9.0 alone, without torch: is it right, how fast is it
+	mkdir -p build $(OUT)
+	nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr \
+	  -DVINPAINT_WITH_CUDA -DVINPAINT_WITH_HOPPER -o build/hopper_check csrc/implicit_gemm.cpp \
+	  csrc/cuda/implicit_gemm_hopper.cu tests/gpu/implicit_gemm_hopper.cu
+	bash -o pipefail -c 'build/hopper_check | tee $(OUT)/hopper-check.txt'
+
 gpu-tune:         ## time every convolution with every algorithm on this card, write the table; build again
-	$(PYTHON) benchmarks/tools/tune.py
+	$(PYTHON) benchmarks/tools/tune.py --copy $(OUT)
 
 RUN ?= run
 SHOTS ?=          # packed by `benchmarks/tools/travel.py pack-shots`; may be left out if RUN has shots
