@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convolution.h"
 
+#include <cmath>
+
 namespace vinpaint {
 
 namespace {
+
+// What dilation * (k - 1) may be: all that is computed from it fits into 32 bits.
+constexpr int64_t kMostReach = (int64_t{1} << 30) - 1;
 
 std::array<int64_t, 3> triple(const Ints& values) { return {values[0], values[1], values[2]}; }
 
@@ -79,6 +84,9 @@ Convolution check_convolution(const char* op, const Tensor& x, const OptionalTen
     } else {
       STD_TORCH_CHECK(d >= 1, op, ": dilation along ", name, " must be at least 1, got ", d);
       STD_TORCH_CHECK(k % 2 == 1, op, ": a kernel must be odd, got ", k, " along ", name);
+      STD_TORCH_CHECK(d <= kMostReach / std::max<int64_t>(k - 1, 1), op, ": dilation along ", name,
+                      " may be at most ", kMostReach / std::max<int64_t>(k - 1, 1),
+                      " with a kernel of ", k, ", got ", d);
       c.padding[axis] = d * (k - 1) / 2;
       c.out_sizes[2 + axis] = (size + s - 1) / s;
     }
@@ -93,6 +101,11 @@ void check_per_channel(const char* op, const char* name, const Tensor& t, const 
   STD_TORCH_CHECK(is_supported(t.scalar_type()), op, ": ", name, " must be floating point, got ",
                   torch::headeronly::toString(t.scalar_type()));
   STD_TORCH_CHECK(t.device() == c.x.device(), op, ": ", name, " must be on x's device");
+}
+
+void check_eps(const char* op, double eps) {
+  STD_TORCH_CHECK(std::isfinite(eps) && eps >= 0, op,
+                  ": eps must be a finite number of at least 0, got ", eps);
 }
 
 void check_like_output(const char* op, const char* name, const Tensor& t, const Convolution& c) {

@@ -45,6 +45,9 @@ Convolution check_convolution(const char* op, const Tensor& x, const OptionalTen
 // One value per output channel: gamma, beta, bias, mean, var.
 void check_per_channel(const char* op, const char* name, const Tensor& t, const Convolution& c);
 
+// What is added to a variance, and keeps its square root from 0.
+void check_eps(const char* op, double eps);
+
 // A tensor of the output's shape: residual, grad_out, pre, out.
 void check_like_output(const char* op, const char* name, const Tensor& t, const Convolution& c);
 

@@ -35,11 +35,13 @@ inline MaskedL1 check_masked_l1(const char* op, const Tensor& pred, const Tensor
 }
 
 inline void check_masked_l1_scale(const char* op, const Tensor& grad, const Tensor& scale,
-                                  const MaskedL1& p) {
+                                  const Tensor& pred, const MaskedL1& p) {
   const Ints expected{p.clips, p.frames};
   STD_TORCH_CHECK(grad.numel() == 1, op, ": grad must have one element, got ", grad.numel());
   STD_TORCH_CHECK(sizes_of(scale) == expected, op, ": scale must have the shape ",
                   to_string(expected), ", got ", to_string(sizes_of(scale)));
+  STD_TORCH_CHECK(grad.device() == pred.device(), op, ": grad must be on pred's device");
+  STD_TORCH_CHECK(scale.device() == pred.device(), op, ": scale must be on pred's device");
 }
 
 }  // namespace vinpaint

@@ -289,6 +289,27 @@ def test_double_backward_says_so():
         ({"stride": (1, 1)}, r"stride must have 3 values \(F, H, W\), got 2"),
         ({"stride": (1, 3, 1)}, "stride along H must be 1 or 2, got 3"),
         ({"dilation": (1, 1, 0)}, "dilation along W must be at least 1, got 0"),
+        (
+            {"dilation": (1, 2**62, 1)},
+            "dilation along H may be at most 536870911 with a kernel of 3",
+        ),
+        (
+            {"x": torch.zeros(2, 5, 3, 9, 7, device="meta")},
+            "weight must be on the device of x, meta, got",
+        ),
+        (
+            {"weight": torch.zeros(6, 9, 3, 3, 3, device="meta")},
+            "weight must be on the device of x, cpu",
+        ),
+        (
+            {"skip": torch.zeros(2, 4, 3, 9, 7, device="meta")},
+            "skip must be on the device of x, cpu, got",
+        ),
+        ({"bias": torch.zeros(6, device="meta")}, "bias must be on the device of x, cpu, got meta"),
+        (
+            {"residual": torch.zeros(2, 6, 3, 9, 7, device="meta")},
+            "residual must be on the device of x",
+        ),
         ({"weight": torch.zeros(9, 6, 3, 4, 4), "transposed": True}, "must exceed its stride 1 by"),
     ],
 )

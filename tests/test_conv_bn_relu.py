@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from convolution_cases import BY_NAME, CASES, DTYPES, WIDE, Case, make_inputs, sure_of_relu
@@ -235,6 +237,13 @@ def test_double_backward_says_so():
         ({"gamma": torch.ones(6, dtype=torch.int64)}, "gamma must be floating point, got Long"),
         ({"skip": None}, r"weight expects Cin = 5 \(x 5 \+ skip 0\), got 9"),
         ({"residual": torch.zeros(2, 6, 3, 9, 7).half()}, "residual must have x's dtype Float"),
+        ({"eps": -1e-5}, "eps must be a finite number of at least 0, got -1e-05"),
+        ({"eps": math.nan}, "eps must be a finite number of at least 0, got nan"),
+        ({"eps": math.inf}, "eps must be a finite number of at least 0, got inf"),
+        (
+            {"gamma": torch.ones(6, device="meta")},
+            "gamma must be on the device of x, cpu, got meta",
+        ),
     ],
 )
 def test_bad_input(change, message):

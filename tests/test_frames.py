@@ -137,6 +137,10 @@ def test_compile_fullgraph():
         (lambda f, m: {"mask": m[0]}, r"mask must have the shape \(1, 2, 13, 21\), got \(2, 13"),
         (lambda f, m: {"mean": MEAN[:2]}, "mean must have 3 values, got 2"),
         (lambda f, m: {"dtype": torch.int32}, "dtype must be float32, .* got Int"),
+        (
+            lambda f, m: {"mean": MEAN.to("meta")},
+            "mean must be on the device of frames, cpu, got meta",
+        ),
         (lambda f, m: {"grid": 3}, "grid must be even and positive, got 3"),
         (lambda f, m: {"frames": f[:, :, :0], "mask": m[:, :, :0]}, "at least one pixel"),
     ],
@@ -159,6 +163,10 @@ def test_bad_input_to_prepare(change, message):
         (lambda c, f, m: (c[:, :2], f, m), "completed must have the shape"),
         (lambda c, f, m: (c, f.int(), m), "frames must be uint8 or uint16, got Int"),
         (lambda c, f, m: (c, f, m[:, :1]), "mask must have the shape"),
+        (
+            lambda c, f, m: (c, f, m.to("meta")),
+            "mask must be on the device of frames, cpu, got meta",
+        ),
     ],
 )
 def test_bad_input_to_composite(change, message):

@@ -162,8 +162,23 @@ def test_double_backward_says_so():
         (lambda p, t, m: (p, t[:1], m), r"target must have pred's shape \(2, 3, 4, 7, 5\), got"),
         (lambda p, t, m: (p, t.double(), m), "target must have pred's dtype Float, got Double"),
         (lambda p, t, m: (p, t, t), r"mask must have the shape \(2, 1, 4, 7, 5\), got \(2, 3"),
+        (lambda p, t, m: (p, t, m.to("meta")), "mask must be on the device of pred, cpu, got meta"),
     ],
 )
 def test_bad_input(change, message):
     with pytest.raises(RuntimeError, match="masked_l1: " + message):
         ops.masked_l1(*change(*clip()))
+
+
+@pytest.mark.parametrize("name", ["grad", "scale"])
+def test_a_gradient_on_another_device_is_refused(name):
+    pred, target, mask = clip()
+    loss, scale = torch.ops.vinpaint.masked_l1(pred, target, mask, False)
+    arguments = {"grad": loss, "pred": pred, "target": target, "mask": mask, "scale": scale}
+    arguments[name] = arguments[name].to("meta")
+    backward = torch.ops.vinpaint._masked_l1_backward.default
+    with pytest.raises(RuntimeError, match=f"{name} must be on the device of pred, cpu, got meta"):
+        backward(**arguments)
+    cpu = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    with pytest.raises(RuntimeError, match=f"_masked_l1_backward: {name} must be on pred's device"):
+        backward.redispatch(cpu, *arguments.values())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import travel
+import tune
 from gpu_report import geometric_mean, page
 
 from vinpaint.nn import InpainterConfig, VideoInpainter
@@ -138,7 +139,7 @@ def test_a_run_keeps_what_was_measured_and_fails_if_a_stage_does(
     monkeypatch.setenv("COMMIT", "abc")
     monkeypatch.setattr(gpu_run, "missing", list)
     monkeypatch.setattr(
-        gpu_run, "command", lambda stage, _: [sys.executable, "-c", codes.get(stage, "pass")]
+        gpu_run, "command", lambda stage, *_: [sys.executable, "-c", codes.get(stage, "pass")]
     )
     assert gpu_run.main(["build", "tests", "layers", "--out", str(tmp_path)]) == 1
     assert "did not pass: tests, layers" in capsys.readouterr().err
@@ -148,6 +149,31 @@ def test_a_run_keeps_what_was_measured_and_fails_if_a_stage_does(
     assert whole["benchmarks"] == [json.loads(row)]
     assert whole["environment"]["commit"] == "abc"
     assert gpu_run.main(["build", "--out", str(tmp_path)]) == 0
+
+
+def test_a_stage_for_another_card_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gpu_run.command("hopper", "80", tmp_path) is None
+    assert gpu_run.command("tune", None, tmp_path) is None
+    assert gpu_run.command("hopper", "90", tmp_path) == ["make", "gpu-hopper", f"OUT={tmp_path}"]
+    assert gpu_run.command("rebuild", "90", tmp_path) == gpu_run.command("build", "90", tmp_path)
+    monkeypatch.setenv("VINPAINT_BENCHMARK_SMOKE", "1")
+    monkeypatch.setattr(gpu_run, "missing", list)
+    monkeypatch.setattr(gpu_run, "command", lambda *_: None)
+    assert gpu_run.main(["hopper", "--out", str(tmp_path)]) == 0
+
+
+def test_a_table_keeps_other_cards(tmp_path: Path) -> None:
+    table = tmp_path / "tuning_table.inc"
+    head = "// Measured."
+    table.write_text(f"{head}\n// No GPU has been measured yet.\n")
+    tune.write_table(table, 80, ["{{80, 2}, 0},"])
+    tune.write_table(table, 90, ["{{90, 1}, 0},"])
+    tune.write_table(table, 90, ["{{90, 3}, 1},", "{{90, 2}, 1},"])
+    assert table.read_text().splitlines() == [
+        *(head, "{{80, 2}, 0},", "{{90, 2}, 1},", "{{90, 3}, 1},")
+    ]
 
 
 def test_the_page_shows_ratios_goals_and_shares() -> None:

@@ -79,6 +79,33 @@ def _or_none(t: Tensor, needed: bool) -> Tensor | None:
     return t if needed else None
 
 
+def _check_devices(op: str, like: str, on: Tensor, **others: Tensor | None) -> None:
+    """Of all fakes: one that is called because some of the tensors are on ``meta`` sees the others too."""
+    for name, t in others.items():
+        if t is not None and t.device != on.device:
+            message = f"must be on the device of {like}, {on.device}, got {t.device}"
+            raise RuntimeError(f"{op}: {name} {message}")
+
+
+def _check_convolution(
+    op: str,
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    transposed: bool,
+    **others: Tensor | None,
+) -> None:
+    """Devices and channels; sizes that may be symbolic are left to the operator."""
+    _check_devices(op, "x", x, weight=weight, skip=skip, **others)
+    for name, t in (("x", x), ("weight", weight), ("skip", skip)):
+        if t is not None and t.dim() != 5:
+            raise RuntimeError(f"{op}: {name} must have 5 dimensions, got {t.dim()}")
+    channels = x.shape[1] + (0 if skip is None else skip.shape[1])
+    weight_in = weight.shape[0 if transposed else 1]
+    if weight_in != channels:
+        raise RuntimeError(f"{op}: weight expects Cin = {channels}, got {weight_in}")
+
+
 def _empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
     n, c, f, h, w = shape
     return like.new_empty((n, f, h, w, c)).permute(0, 4, 1, 2, 3)
@@ -168,17 +195,19 @@ def conv_bn_relu(
 @register_fake("vinpaint::conv_bn_relu")
 def _(
     x: Tensor,
-    skip: Tensor | None,  # noqa: ARG001
+    skip: Tensor | None,
     weight: Tensor,
-    gamma: Tensor,  # noqa: ARG001
-    beta: Tensor,  # noqa: ARG001
-    residual: Tensor | None,  # noqa: ARG001
+    gamma: Tensor,
+    beta: Tensor,
+    residual: Tensor | None,
     stride: Sequence[int],
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,
     eps: float,  # noqa: ARG001
     allow_tf32: bool,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    others = {"gamma": gamma, "beta": beta, "residual": residual}
+    _check_convolution("conv_bn_relu", x, skip, weight, transposed, **others)
     shape = _output_shape(x, weight, stride, transposed)
     dtype = _accumulation_dtype(x)
     mean, var = x.new_empty((shape[1],), dtype=dtype), x.new_empty((shape[1],), dtype=dtype)
@@ -308,16 +337,18 @@ def conv_bias_relu(
 @register_fake("vinpaint::conv_bias_relu")
 def _(
     x: Tensor,
-    skip: Tensor | None,  # noqa: ARG001
+    skip: Tensor | None,
     weight: Tensor,
-    bias: Tensor | None,  # noqa: ARG001
-    residual: Tensor | None,  # noqa: ARG001
+    bias: Tensor | None,
+    residual: Tensor | None,
     stride: Sequence[int],
     dilation: Sequence[int],  # noqa: ARG001
     transposed: bool,
     relu: bool,  # noqa: ARG001
     allow_tf32: bool,  # noqa: ARG001
 ) -> Tensor:
+    others = {"bias": bias, "residual": residual}
+    _check_convolution("conv_bias_relu", x, skip, weight, transposed, **others)
     return _empty_channels_last(x, _output_shape(x, weight, stride, transposed))
 
 
@@ -426,10 +457,11 @@ def masked_l1(pred: Tensor, target: Tensor, mask: Tensor, *, per_frame: bool = F
 @register_fake("vinpaint::masked_l1")
 def _(
     pred: Tensor,
-    target: Tensor,  # noqa: ARG001
-    mask: Tensor,  # noqa: ARG001
+    target: Tensor,
+    mask: Tensor,
     per_frame: bool,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor]:
+    _check_devices("masked_l1", "pred", pred, target=target, mask=mask)
     dtype = _accumulation_dtype(pred)
     scale_shape = (pred.shape[0], pred.shape[2])
     return pred.new_empty((), dtype=dtype), pred.new_empty(scale_shape, dtype=dtype)
@@ -437,12 +469,14 @@ def _(
 
 @register_fake("vinpaint::_masked_l1_backward")
 def _(
-    grad: Tensor,  # noqa: ARG001
+    grad: Tensor,
     pred: Tensor,
-    target: Tensor,  # noqa: ARG001
-    mask: Tensor,  # noqa: ARG001
-    scale: Tensor,  # noqa: ARG001
+    target: Tensor,
+    mask: Tensor,
+    scale: Tensor,
 ) -> Tensor:
+    others = {"target": target, "mask": mask, "grad": grad, "scale": scale}
+    _check_devices("_masked_l1_backward", "pred", pred, **others)
     return _empty_channels_last(pred, pred.shape)
 
 
@@ -519,13 +553,14 @@ def prepare_frames(
 @register_fake("vinpaint::prepare_frames")
 def _(
     frames: Tensor,
-    mask: Tensor,  # noqa: ARG001
-    mean: Tensor,  # noqa: ARG001
+    mask: Tensor,
+    mean: Tensor,
     dtype: torch.dtype,
     grid: int,
     full: bool,
     reduced: bool,
 ) -> tuple[Tensor, Tensor]:
+    _check_devices("prepare_frames", "frames", frames, mask=mask, mean=mean)
     n, f, h, w, _ = frames.shape
     height, width = ((size + grid - 1) // grid * grid for size in (h, w))
     like = frames.new_empty((0,), dtype=dtype)
@@ -567,8 +602,9 @@ def composite_frames(completed: Tensor, frames: Tensor, mask: Tensor) -> tuple[T
 
 @register_fake("vinpaint::composite_frames")
 def _(
-    completed: Tensor,  # noqa: ARG001
+    completed: Tensor,
     frames: Tensor,
-    mask: Tensor,  # noqa: ARG001
+    mask: Tensor,
 ) -> tuple[Tensor, Tensor]:
+    _check_devices("composite_frames", "frames", frames, completed=completed, mask=mask)
     return frames.new_empty(frames.shape), frames.new_empty((), dtype=torch.int32)

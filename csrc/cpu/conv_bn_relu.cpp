@@ -32,17 +32,15 @@ struct Coefficients {
   Tensor shift_, mean_;
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(const Tensor& x, const OptionalTensor& skip,
-                                                        const Tensor& weight, const Tensor& gamma,
-                                                        const Tensor& beta,
-                                                        const OptionalTensor& residual,
-                                                        const Ints& stride, const Ints& dilation,
-                                                        bool transposed, double eps,
- bool /*allow_tf32*/) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
+    const Tensor& x, const OptionalTensor& skip, const Tensor& weight, const Tensor& gamma,
+    const Tensor& beta, const OptionalTensor& residual, const Ints& stride, const Ints& dilation,
+    bool transposed, double eps, bool /*allow_tf32*/) {
   constexpr const char* op = "conv_bn_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
   check_per_channel(op, "beta", beta, c);
+  check_eps(op, eps);
   if (residual) check_like_output(op, "residual", *residual, c);
 
   const ScalarType dtype = x.scalar_type(), wide = accumulation_dtype(dtype);
@@ -81,6 +79,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
   check_per_channel(op, "beta", beta, c);
+  check_eps(op, eps);
   check_per_channel(op, "mean", mean, c);
   check_per_channel(op, "var", var, c);
   check_like_output(op, "grad_out", grad_out, c);

@@ -32,6 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
   check_per_channel(op, "beta", beta, c);
+  check_eps(op, eps);
   if (residual) check_like_output(op, "residual", *residual, c);
   check_on_gpu(op, c);
 
@@ -63,6 +64,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
   check_per_channel(op, "beta", beta, c);
+  check_eps(op, eps);
   check_per_channel(op, "mean", mean, c);
   check_per_channel(op, "var", var, c);
   check_like_output(op, "grad_out", grad_out, c);

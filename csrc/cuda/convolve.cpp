@@ -17,6 +17,7 @@ namespace vinpaint::cuda {
 
 namespace {
 
+// Of a value that check_on_gpu has let through.
 int as_int(int64_t value) { return static_cast<int>(value); }
 
 // `t` channels last, at an address that 16 bytes can be copied from.
@@ -133,9 +134,7 @@ void launch_product(Algorithm algorithm, const Tensor& out, const ImplicitGemm& 
 // The operands of a forward product, brought into shape.
 struct Operands {
   explicit Operands(const Convolution& c)
-      : x(operand(c.x)),
-        skip(operand(c.skip)),
-        weight(weight_of_product(c.weight, c.transposed)) {}
+      : x(operand(c.x)), skip(operand(c.skip)), weight(weight_of_product(c.weight, c.transposed)) {}
 
   Tensor x;
   OptionalTensor skip;
@@ -236,6 +235,22 @@ void check_on_gpu(const char* op, const Convolution& c) {
   for (const int64_t count : {pixels(sizes_of(c.x)), pixels(c.out_sizes)})
     STD_TORCH_CHECK(count <= most, op, ": a clip may have at most ", most,
                     " pixels on a GPU, got F * H * W = ", count);
+  const auto check_count = [&](const char* name, int64_t count) {
+    STD_TORCH_CHECK(count <= most, op, ": ", name, " may be at most ", most, " on a GPU, got ",
+                    count);
+  };
+  check_count("x's batch", c.x.size(0));
+  check_count("x's channels", c.x_channels());
+  check_count("skip's channels", c.skip_channels());
+  check_count("weight's output channels", c.out_channels());
+  // Twice a place on the padding is still a number of 32 bits.
+  constexpr int64_t longest = most / 2;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t length = std::max(c.x.size(2 + axis), c.out_sizes[2 + axis]) +
+                           c.dilation[axis] * (c.kernel[axis] - 1);
+    STD_TORCH_CHECK(length <= longest, op, ": a clip with its padding may have at most ", longest,
+                    " pixels along ", "FHW"[axis], " on a GPU, got ", length);
+  }
 }
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,

@@ -51,7 +51,7 @@ Tensor masked_l1_backward_cuda(const Tensor& grad, const Tensor& pred, const Ten
                                const Tensor& mask, const Tensor& scale) {
   constexpr const char* op = "_masked_l1_backward";
   MaskedL1 p = check_masked_l1(op, pred, target, mask, false, false);
-  check_masked_l1_scale(op, grad, scale, p);
+  check_masked_l1_scale(op, grad, scale, pred, p);
 
   const Tensor grad_pred = empty_channels_last(pred, sizes_of(pred), pred.scalar_type());
   if (pred.numel() == 0) return grad_pred;

@@ -190,6 +190,55 @@ def test_too_many_pixels(emulated):
         emulated.conv_bias_relu(x, None, weight, None, None, [1] * 3, [1] * 3, False, True, False)
 
 
+BIG = 2**31
+
+
+@pytest.mark.parametrize(
+    ("x", "skip", "weight", "dilation", "message"),
+    [
+        ((BIG, 1, 1, 1, 1), None, (1, 1, 1, 1, 1), 1, "x's batch may be at most 2147483647"),
+        ((1, BIG, 1, 1, 1), None, (1, BIG, 1, 1, 1), 1, "x's channels may be at most"),
+        ((1, 1, 1, 1, 1), (1, BIG, 1, 1, 1), (1, BIG + 1, 1, 1, 1), 1, "skip's channels may be"),
+        ((1, 1, 1, 1, 1), None, (BIG, 1, 1, 1, 1), 1, "weight's output channels may be at most"),
+        (
+            (1, 1, 1, 2**20, 1),
+            None,
+            (1, 1, 1, 3, 1),
+            2**29 - 1,
+            "at most 1073741823 pixels along H on a GPU, got 1074790398",
+        ),
+    ],
+)
+def test_what_32_bits_do_not_count_is_refused(emulated, x, skip, weight, dilation, message):
+    x, skip, weight = (
+        None if shape is None else torch.ones(1, dtype=torch.bfloat16).expand(shape)
+        for shape in (x, skip, weight)
+    )
+    dilations = [1, dilation, 1]
+    with pytest.raises(RuntimeError, match="conv_bias_relu: .*" + message):
+        emulated.conv_bias_relu(x, skip, weight, None, None, [1] * 3, dilations, False, True, False)
+
+
+@pytest.mark.parametrize("dilation", [2**24, 2**29 - 16])
+def test_taps_far_outside(emulated, dilation):
+    """The places that they would read, and twice these, are computed in 32 bits."""
+    case = Case("", kernel=FLAT, dilation=(1, dilation, dilation), channels=(16, 8, 16))
+    near = Case("", kernel=FLAT, dilation=(1, 32, 32), channels=(16, 8, 16))
+    inputs = make_inputs(case, torch.bfloat16, extras=False)
+    far, expected = (call_both_ways(emulated, inputs, options_of(c)) for c in (case, near))
+    assert all(torch.equal(a, b) for a, b in zip(far, expected, strict=True))
+
+
+def call_both_ways(emulated, inputs, options):
+    """The convolution and the gradients of its inputs."""
+    x, skip, weight = tensors_of(inputs)
+    out = emulated.conv_bias_relu(x, skip, weight, None, None, *options, False, False)
+    grads = emulated._conv_bias_relu_backward(
+        out, x, skip, weight, out, *options, False, False, True, False
+    )
+    return out, *grads[:3]
+
+
 def test_double_is_refused(emulated):
     x, weight = torch.ones(1, 1, 1, 1, 1).double(), torch.ones(1, 1, 1, 1, 1).double()
     with pytest.raises(RuntimeError, match="on a GPU x must be float32, bfloat16 or float16"):

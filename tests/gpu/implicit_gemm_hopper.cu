@@ -2,9 +2,7 @@
 // The sm_90a convolution on a card, alone: every shape against a plain kernel, from the simplest to
 // the whole contract, so that the first line that fails names the assumption; then the time of the
 // wide layers, whose inputs stay in the second-level cache where they fit. Needs neither torch nor
-// the package: nvcc -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a --expt-relaxed-constexpr
-// -DVINPAINT_WITH_CUDA -DVINPAINT_WITH_HOPPER csrc/implicit_gemm.cpp
-// csrc/cuda/implicit_gemm_hopper.cu tests/gpu/implicit_gemm_hopper.cu -o hopper_check
+// the package: `make gpu-hopper` builds and runs it.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -316,6 +314,7 @@ int main() {
        false,
        true},
   };
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // what went before a hang is seen
   bool right = true;
   for (const Layer& l : shapes) right = run(l, 0) && right;
   for (const Layer& l : layers) right = run(l, 20) && right;

@@ -60,10 +60,11 @@ def algorithm(request):
     _C.force_algorithm("")
 
 
+@pytest.mark.usefixtures("algorithm")
 @pytest.mark.parametrize("algorithm", ["portable", "hopper", "library"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", [*WIDE, *(c for c in CASES if c.name != "one_pixel")], ids=str)
-def test_training_matches_reference(case, dtype, algorithm):
+def test_training_matches_reference(case, dtype):
     inputs = make_inputs(case, dtype, extras=True)
     ours, wide = _on_device(inputs).require_grad(), inputs.double().require_grad()
     with torch.backends.cudnn.flags(allow_tf32=False):

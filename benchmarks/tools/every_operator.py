@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Call every operator, forward and backward, on the small shapes of the tests.
 
-For a tool that watches the kernels: ``compute-sanitizer python tools/every_operator.py``. Fails if an
+For a tool that watches the kernels: ``compute-sanitizer python benchmarks/tools/every_operator.py``. Fails if an
 operator was not called, or if a result is not finite.
 """
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vinpaint import ops
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from convolution_cases import CASES, Case, Inputs, call_inference, call_training, make_inputs
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 GENCODE = re.compile(r"-{1,2}(?:generate-code|gencode)=arch=compute_(\w+),code=.*")
 ENTRY = re.compile(
@@ -181,15 +181,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--architectures", nargs="*", default=[], help="only these; 90 means 90 and 90a"
     )
+    parser.add_argument("--sources", nargs="*", default=[], help="only these, such as frames.cu")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args(arguments)
     wanted = [
         job
         for job in commands(args.build)
-        if not args.architectures or str(_version(job.architecture)[0]) in args.architectures
+        if (not args.architectures or str(_version(job.architecture)[0]) in args.architectures)
+        and (not args.sources or job.source.name in args.sources)
     ]
     if not wanted:
-        sys.exit(f"no kernel is built for {' or '.join(args.architectures)}")
+        sys.exit("no kernel is built of these sources for these architectures")
     with ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(compile_one, wanted))
     kernels = [k for found, _ in results for k in found]
