@@ -206,7 +206,12 @@ class Blocks {
         const Stored* pixel[kPoints];
         for (int i = 0; i < kPoints; ++i)
           pixel[i] = inside && at[i] >= 0 ? frame + at[i] * channels : zeros;
+        const int64_t next_tile = 2 * A::kStride * w_.dilation_w * channels;
         for (int64_t c = 0; c < channels; c += E::kGroup, to += step) {
+          for (int i = 0; i < kPoints;
+               ++i)  // the columns that this tile does not share with the next
+            if (i % A::kWindow >= A::kWindow - 2 * A::kStride)
+              E::prefetch(pixel[i] + c + next_tile);
           for (int h = 0; h < E::kHalves; ++h) {
             Vec d[kPoints], sums[A::kPhases * A::kPlanes];
             for (int i = 0; i < kPoints; ++i) d[i] = E::load_part(pixel[i] + c, channels - c, h);
