@@ -17,6 +17,9 @@ struct Avx512 {
 
   VINPAINT_TARGET static inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
 
+  // Harmless wherever it points.
+  VINPAINT_TARGET static inline void prefetch(const void* p) { _mm_prefetch(p, _MM_HINT_T0); }
+
   VINPAINT_TARGET static inline void keep(float* p, const Vec& v) { _mm512_storeu_ps(p, v); }
 
   VINPAINT_TARGET static inline __mmask32 first(int64_t count) {

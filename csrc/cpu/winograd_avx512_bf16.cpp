@@ -118,6 +118,11 @@ struct Avx512Bf16 : Avx512 {
         s[r][0] = _mm512_load_ps(sum + (first + r) * kGroup);
         s[r][1] = _mm512_load_ps(sum + (first + r) * kGroup + 16);
       }
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {  // of the next rows, or of the matrix that follows
+        prefetch(sum + (first + rows + r) * kGroup);
+        prefetch(sum + (first + rows + r) * kGroup + 16);
+      }
 #pragma GCC unroll 2
       for (int64_t pair = 0; pair < pairs; ++pair) {
         const auto low = (__m512bh)_mm512_load_si512(b + pair * 64);

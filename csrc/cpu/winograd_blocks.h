@@ -194,7 +194,7 @@ class Blocks {
         at[i * A::kWindow + j] = inside ? y * width + x : -1;
       }
     Stored* to = v + row * E::kGroup;
-    const int64_t step = block_ * E::kGroup;
+    const int64_t step = block_ * E::kGroup, plane = plane_, phase = phase_groups_ * step;
     for (int part = 0; part < 2; ++part) {
       const int64_t channels = part == 0 ? w_.x_channels : w_.skip_channels;
       const auto* source = static_cast<const Stored*>(part == 0 ? w_.x : w_.skip);
@@ -206,14 +206,19 @@ class Blocks {
         const Stored* pixel[kPoints];
         for (int i = 0; i < kPoints; ++i)
           pixel[i] = inside && at[i] >= 0 ? frame + at[i] * channels : zeros;
+        const int64_t next_tile = 2 * A::kStride * w_.dilation_w * channels;
         for (int64_t c = 0; c < channels; c += E::kGroup, to += step) {
+          for (int i = 0; i < kPoints;
+               ++i)  // the columns that this tile does not share with the next
+            if (i % A::kWindow >= A::kWindow - 2 * A::kStride)
+              E::prefetch(pixel[i] + c + next_tile);
           for (int h = 0; h < E::kHalves; ++h) {
             Vec d[kPoints], sums[A::kPhases * A::kPlanes];
             for (int i = 0; i < kPoints; ++i) d[i] = E::load_part(pixel[i] + c, channels - c, h);
             A::input(d, sums);
+#pragma GCC unroll 36
             for (int p = 0; p < A::kPhases * A::kPlanes; ++p)
-              E::store_part(to + p / A::kPlanes * phase_groups_ * step + p % A::kPlanes * plane_, h,
-                            sums[p]);
+              E::store_part(to + p / A::kPlanes * phase + p % A::kPlanes * plane, h, sums[p]);
           }
         }
       }
