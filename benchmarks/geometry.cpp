@@ -24,17 +24,21 @@ int64_t live_pairs(const vinpaint::Axis& a, int log2) {
 }  // namespace
 
 // Along F, H, W. Returns the blocks along the rows; `live` is the (block, tap) pairs that are
-// computed, `patch` the positions that a block owns.
+// computed, `patch` the positions that a block owns, `halo` the input pixels that it reads once, or
+// 0 if it reads its patch once a tap.
 extern "C" int64_t vinpaint_geometry(int batch, const int* in, const int* out, const int* kernel,
                                      const int* stride, const int* dilation, const int* padding,
-                                     bool transposed, int64_t* live, int* patch) {
+                                     bool transposed, int out_channels, int64_t* live, int* patch,
+                                     int* halo) {
   vinpaint::ImplicitGemm g{};
   g.batch = batch;
   for (int i = 0; i < 3; ++i) {
     const auto make = transposed ? vinpaint::transposed_axis : vinpaint::convolution_axis;
     g.axes[i] = make(in[i], out[i], kernel[i], stride[i], dilation[i], padding[i]);
   }
+  g.out_channels = out_channels;
   vinpaint::choose_patch(&g);
+  *halo = g.halo_pixels;
   *live = batch;
   for (int i = 0; i < 3; ++i) {
     *live *= live_pairs(g.axes[i], g.patch_log2[i]);

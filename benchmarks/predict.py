@@ -68,11 +68,17 @@ class Geometry:
     patch: tuple[int, ...]
     blocks: int
     live: int  # (block, tap) pairs that are computed
+    halo: int  # input pixels that a block reads once; 0: it reads its patch once a tap
+
+    @property
+    def pixels_read(self) -> int:
+        """By all blocks, for one channel."""
+        return self.blocks * self.halo if self.halo else self.live * BLOCK
 
 
 def geometry(layer: Layer) -> Geometry:
     triple = ctypes.c_int * 3
-    live, patch = ctypes.c_int64(), triple()
+    live, patch, halo = ctypes.c_int64(), triple(), ctypes.c_int()
     blocks = _library().vinpaint_geometry(
         layer.batch,
         triple(*layer.size),
@@ -82,10 +88,12 @@ def geometry(layer: Layer) -> Geometry:
         triple(*layer.dilation),
         triple(*layer.padding),
         ctypes.c_bool(layer.transposed),
+        layer.out_channels,
         ctypes.byref(live),
         patch,
+        ctypes.byref(halo),
     )
-    return Geometry(tuple(patch), blocks, live.value)
+    return Geometry(tuple(patch), blocks, live.value, halo.value)
 
 
 def tile_width(channels: int) -> int:
@@ -103,7 +111,7 @@ class Prediction:
     waves: float
     arithmetic: float
     traffic: float
-    l2: float  # if every tap of every tile is read from the L2 anew; not part of the total
+    l2: float  # of what the tiles of mma.sync read from the L2
 
     @property
     def total(self) -> float:
@@ -128,7 +136,7 @@ def predict(layer: Layer, card: Card, share: float) -> Prediction:
         waves,
         arithmetic=flops / (card.tflops * share * busy) * 1e-6,
         traffic=layer.bytes() / card.tbytes * 1e-6,
-        l2=2 * shape.live * columns * padded * (BLOCK + width) / L2_TBYTES * 1e-6,
+        l2=2 * columns * padded * (shape.pixels_read + shape.live * width) / L2_TBYTES * 1e-6,
     )
 
 
@@ -163,7 +171,7 @@ def table(clip: str, card: Card) -> str:
             f"{layer.flops() / 1e9:.1f}",
             f"{layer.live_taps() / layer.taps():.2f}",
             f"{shape.live * BLOCK / layer.taps():.2f}",
-            "x".join(map(str, shape.patch)),
+            "x".join(map(str, shape.patch)) + (f" ({shape.halo})" if shape.halo else ""),
             f"{first.tiles}",
             f"{first.waves:.1f}",
             f"{first.traffic:.1f}",
@@ -191,9 +199,9 @@ Made by `make predict`. Nothing here was timed. Inference, bfloat16, batch 1, 32
 at a time, {LAUNCH_US:.0f} µs a launch, and of the dense peak inside a tile: {shares} (assumptions).
 
 "Taps computed" is relative to all taps; more than those that touch data because a block skips a tap only
-as a whole, and more than 1 where blocks hang over the edge. "µs L2": what the
-tiles' loads would take at {L2_TBYTES:.0f} TB/s (assumption) if no load were shared between taps or between tiles; where it
-exceeds the prediction, only such sharing reaches it. "Library share": the goal is met as long as a
+as a whole, and more than 1 where blocks hang over the edge. "Patch" is what a block owns, and in
+brackets the input pixels that it reads once for all taps; without brackets it reads its patch once a tap.
+"µs L2": what the tiles of mma.sync load, at {L2_TBYTES:.0f} TB/s (assumption), nothing shared between tiles. "Library share": the goal is met as long as a
 library's convolution runs below this share of the peak, if its concatenation, ReLU and addition are
 separate and as fast as the memory; "any" means that they alone, or a convolution at the full peak, are slow enough.
 """

@@ -77,7 +77,7 @@ constexpr int kPatchLog2 = 7;  // 128 positions a block
 
 // Chooses patch_log2 and halo_pixels: what costs least in (block, tap) pairs, since a tap that
 // falls outside the input for a whole block is not computed, and in input pixels read.
-void choose_patch(ImplicitGemm* g);
+void choose_patch(ImplicitGemm* g, bool may_use_halo = true);
 
 #ifdef VINPAINT_WITH_CUDA
 

@@ -120,6 +120,14 @@ void run_planned(const Tensor& on, const Product& product, bool hopper_can, cons
   run(a == Algorithm::kHopper && !takes_hopper ? Algorithm::kPortable : a);
 }
 
+// The product as the algorithm cuts it into blocks: only mma.sync reads halos.
+ImplicitGemm cut_for(Algorithm algorithm, const ImplicitGemm& g) {
+  ImplicitGemm cut = g;
+  if (algorithm == Algorithm::kHopper) choose_patch(&cut, false);
+  return cut;
+}
+
+// `g` is cut for the algorithm.
 void launch_product(Algorithm algorithm, const Tensor& out, const ImplicitGemm& g, const Tensor& x,
                     const OptionalTensor& skip, const void* weight, const Epilogue& epilogue) {
   const Storage storage = storage_of(x.scalar_type());
@@ -181,7 +189,7 @@ Tensor input_gradient(const Convolution& c, const Tensor& grad, const Tensor& ro
                 if (a == Algorithm::kLibrary)
                   out = library_input_gradient(c, grad, input, part);
                 else
-                  launch_product(a, out, g, grad, std::nullopt, weight, Epilogue{});
+                  launch_product(a, out, cut_for(a, g), grad, std::nullopt, weight, Epilogue{});
               });
   return out;
 }
@@ -273,7 +281,8 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
                   out = parts.x;
                 } else {
                   out = empty_channels_last(o.x, c.out_sizes, o.x.scalar_type());
-                  launch_product(a, out, g, o.x, o.skip, const_pointer<void>(o.weight), epilogue);
+                  launch_product(a, out, cut_for(a, g), o.x, o.skip, const_pointer<void>(o.weight),
+                                 epilogue);
                 }
               });
   return out;
@@ -288,7 +297,8 @@ WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
   run_planned(
       o.x, product_on(o.x, g), hopper_takes(g, storage_of(o.x.scalar_type())), [&](Algorithm a) {
         const bool library = a == Algorithm::kLibrary;
-        const int64_t blocks = library ? row_blocks(rows_of(c.out_sizes)) : g.row_blocks();
+        const ImplicitGemm cut = cut_for(a, g);
+        const int64_t blocks = library ? row_blocks(rows_of(c.out_sizes)) : cut.row_blocks();
         const Tensor counts = floats({blocks}), means = floats({blocks, channels}),
                      deviations = floats({blocks, channels});
         const PartialStatistics partial{blocks, pointer<float>(counts), pointer<float>(means),
@@ -307,7 +317,7 @@ WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
           epilogue.counts = partial.counts;
           epilogue.means = partial.means;
           epilogue.deviations = partial.deviations;
-          launch_product(a, result.out, g, o.x, o.skip, const_pointer<void>(o.weight), epilogue);
+          launch_product(a, result.out, cut, o.x, o.skip, const_pointer<void>(o.weight), epilogue);
         }
         const Tensor workspace = floats({merge_statistics_workspace(blocks, channels)});
         launch(o.x, [&](void* stream) {
