@@ -945,9 +945,10 @@ const char* launch_columns(const ImplicitGemm& g, const void* x, const void* ski
                          2 * g.halo_pixels * kRowBytes +
                          (2 * kMostHaloTaps + g.halo_pixels) * static_cast<int>(sizeof(int));
   const int taps = g.axes[0].kernel * g.axes[1].kernel * g.axes[2].kernel;
-  // Two blocks have to fit, lest copies and products alternate.
+  // Two blocks have to fit, lest copies and products alternate; CUDA keeps a kilobyte of each.
+  constexpr int kept = 1024;
   if (g.halo_pixels > 0 && taps <= kMostHaloTaps &&
-      2 * halo_bytes <= shared_memory_of_multiprocessor())
+      2 * (halo_bytes + kept) <= shared_memory_of_multiprocessor())
     return launch_tile<T, Columns, Reading::kHalo, Exact>(g, static_cast<int>(halo_bytes), x, skip,
                                                           weight, epilogue, out, stream);
   return launch_tile<T, Columns, Reading::kTaps, Exact>(g, tile_bytes, x, skip, weight, epilogue,
