@@ -41,6 +41,7 @@ def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_compile_with_dynamic_shapes_forward_and_backward():
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     net = Net().train()
     compiled = torch.compile(loss_of, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((2, 12), (3, 16), (4, 20)):

@@ -98,6 +98,15 @@ def test_feathered_weights_blend_inside_the_hole_only(tmp_path):
     assert np.array_equal(filled, pictures[0])
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_constant_rate_is_kept(tmp_path, suffix):
+    rate = Fraction(24000, 1001)
+    source = media.write_video(tmp_path / f"a{suffix}", frames=12, rate=rate)
+    inpaint(source, tmp_path / f"b{suffix}")
+    assert open_clip(source).info.rate == rate
+    assert open_clip(tmp_path / f"b{suffix}").info.rate == rate
+
+
 @pytest.mark.parametrize(("suffix", "subtitles"), [(".mp4", "mov_text"), (".mkv", "subrip")])
 def test_everything_but_the_hole_is_kept(tmp_path, suffix, subtitles):
     stamps = [0, 40, 70, 75, 200, 240, 241, 300]
@@ -128,7 +137,7 @@ def test_everything_but_the_hole_is_kept(tmp_path, suffix, subtitles):
         assert media.packets(output, kind) == media.packets(source, kind)
         assert media.packets(output, kind)
     before, after = open_clip(source).info, open_clip(output).info
-    for name in ("width", "height", "rate", "sample_aspect", "pixel_format"):
+    for name in ("width", "height", "sample_aspect", "pixel_format"):
         assert getattr(after, name) == getattr(before, name), name
     for name in ("color_range", "color_matrix", "color_primaries", "color_transfer"):
         assert getattr(after, name) == 1, name
