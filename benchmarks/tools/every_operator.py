@@ -19,6 +19,7 @@ from vinpaint import ops
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from convolution_cases import CASES, Case, Inputs, call_inference, call_training, make_inputs
+from frames_cases import GRID, MEAN, make_completed, make_frames
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -71,6 +72,15 @@ def loss(dtype: torch.dtype, device: torch.device) -> None:
         check(value, pred.grad)
 
 
+def frames(dtype: torch.dtype, device: torch.device) -> None:
+    shape = (1, 2, 13, 21)
+    for depth in (torch.uint8, torch.uint16):
+        pixels, mask = (t.to(device) for t in make_frames(shape, depth))
+        check(*ops.prepare_frames(pixels, mask, MEAN.to(device), dtype=dtype, grid=GRID))
+        completed = make_completed(shape).to(device, dtype)
+        ops.composite_frames(completed, pixels, mask)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
@@ -82,6 +92,7 @@ def main() -> int:
                 if case.name != "one_pixel":  # its variance is 0: gradients are huge in short types
                     convolutions(case, dtype, device)
             loss(dtype, device)
+            frames(dtype, device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("vinpaint::")}
