@@ -32,13 +32,10 @@ struct Coefficients {
   Tensor shift_, mean_;
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(const Tensor& x, const OptionalTensor& skip,
-                                                        const Tensor& weight, const Tensor& gamma,
-                                                        const Tensor& beta,
-                                                        const OptionalTensor& residual,
-                                                        const Ints& stride, const Ints& dilation,
-                                                        bool transposed, double eps,
- bool /*allow_tf32*/) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
+    const Tensor& x, const OptionalTensor& skip, const Tensor& weight, const Tensor& gamma,
+    const Tensor& beta, const OptionalTensor& residual, const Ints& stride, const Ints& dilation,
+    bool transposed, double eps, bool /*allow_tf32*/) {
   constexpr const char* op = "conv_bn_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_per_channel(op, "gamma", gamma, c);
