@@ -125,37 +125,40 @@ Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
   return out;
 }
 
-// The sizes of the gradient with respect to one input of these channels: a convolution of the
-// output's gradient, with the taps backwards unless c is transposed.
-Winograd gradient_sizes(const Convolution& c, int64_t channels) {
+// The sizes of the gradient with respect to the inputs, both in one: a convolution of the output's
+// gradient, with the taps backwards unless c is transposed.
+Winograd gradient_sizes(const Convolution& c) {
   Winograd w = winograd_sizes(c);
   if (c.transposed) w.form = WinogradForm::k4x4Down;
   w.frame_step = c.dilation[0];
   w.x_channels = c.out_channels();
   w.skip_channels = 0;
-  w.out_channels = channels;
+  w.out_channels = c.x_channels();
+  w.second_channels = c.skip_channels();
   return w;
 }
 
-// `weight` is the part that reads this input.
-Tensor gradient_by_winograd(const Convolution& c, const Tensor& grad, const Tensor& input,
-                            const Tensor& weight) {
+void input_gradients_by_winograd(const Convolution& c, const Tensor& grad,
+                                 ConvolutionGradients& result) {
   const ScalarType dtype = grad.scalar_type();
   const Tensor dense = channels_last(grad);
-  const Tensor out = empty_channels_last(input, sizes_of(input), dtype);
-  Winograd w = gradient_sizes(c, input.size(1));
-  set_weight_strides(w, weight, !c.transposed);  // its outputs are the inputs here
+  Winograd w = gradient_sizes(c);
+  set_weight_strides(w, c.weight, !c.transposed);  // its outputs are the inputs here
   int64_t first_tap = 0;
   for (int axis = 0; axis < 3 && !c.transposed; ++axis) {
     first_tap += (c.kernel[axis] - 1) * w.weight_step[axis];
     w.weight_step[axis] *= -1;
   }
   w.x = dense.const_data_ptr();
-  w.weight =
-      static_cast<const std::byte*>(weight.const_data_ptr()) + first_tap * weight.element_size();
-  w.out = out.mutable_data_ptr();
+  w.weight = static_cast<const std::byte*>(c.weight.const_data_ptr()) +
+             first_tap * c.weight.element_size();
+  result.x = empty_channels_last(c.x, sizes_of(c.x), dtype);
+  w.out = result.x.mutable_data_ptr();
+  if (c.skip) {
+    result.skip = empty_channels_last(c.x, sizes_of(*c.skip), dtype);
+    w.second_out = result.skip.mutable_data_ptr();
+  }
   winograd(w, dtype);
-  return out;
 }
 
 Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
@@ -240,15 +243,10 @@ ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad,
   if (c.empty() || dtype != ScalarType::BFloat16 || !has_winograd_form(c) ||
       !winograd_takes(winograd_sizes(c), dtype))
     return convolution_backward(c, grad, need_input);
-  const auto fast = [&](int64_t channels) {
-    return winograd_takes(gradient_sizes(c, channels), dtype);
-  };
-  const bool fast_input = fast(c.x_channels()) && (!c.skip || fast(c.skip_channels()));
-  if (need_input && !fast_input) return convolution_backward(c, grad, true);
+  if (need_input && !winograd_takes(gradient_sizes(c), dtype))
+    return convolution_backward(c, grad, true);
   ConvolutionGradients result{nothing(c.x), nothing(c.x), weight_gradient_by_winograd(c, grad)};
-  if (!need_input) return result;
-  result.x = gradient_by_winograd(c, grad, c.x, c.weight_of_x());
-  if (c.skip) result.skip = gradient_by_winograd(c, grad, *c.skip, c.weight_of_skip());
+  if (need_input) input_gradients_by_winograd(c, grad, result);
   return result;
 }
 

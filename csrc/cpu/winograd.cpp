@@ -42,7 +42,7 @@ bool winograd_takes(const Winograd& w, ScalarType dtype) {
   // Below this many channels the transforms cost more than the products they save.
   constexpr int64_t narrow = 32;
   return kernel_for(dtype) != nullptr && w.x_channels + w.skip_channels >= narrow &&
-         w.out_channels >= narrow;
+         w.out_channels + w.second_channels >= narrow;
 }
 
 void winograd(const Winograd& w, ScalarType dtype) { kernel_for(dtype)(w); }

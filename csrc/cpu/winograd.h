@@ -36,10 +36,13 @@ struct Winograd {
   int64_t weight_in;       // from one input channel to the next
   int64_t weight_step[3];  // from one tap to the next along F, H, W; negative: backwards
   int64_t out_channels;    // K
-  const float* bias;       // (K), or null
-  const void* residual;    // like out, or null; added after the ReLU
-  bool relu;               // whether negative sums become 0
-  void* out;               // (N, F, H', W', K), dense
+  int64_t
+      second_channels;  // K2: outputs that follow them in the weight and have a tensor of their own
+  const float* bias;    // (K), or null
+  const void* residual;  // like out, or null; added after the ReLU
+  bool relu;             // whether negative sums become 0
+  void* out;             // (N, F, H', W', K), dense
+  void* second_out;      // (N, F, H', W', K2), dense, without bias or residual; null if K2 is 0
 };
 
 // Whether this machine has the instructions for `dtype` and no faster ones that oneDNN uses, and

@@ -59,7 +59,7 @@ class Blocks {
         phase_groups_(w.depth *
                       (ceil_div(w.x_channels, E::kGroup) + ceil_div(w.skip_channels, E::kGroup))),
         groups_(A::kPhases * phase_groups_),
-        columns_(ceil_div(w.out_channels, kColumns)),
+        columns_(ceil_div(w.out_channels, kColumns) + ceil_div(w.second_channels, kColumns)),
         lattice_h_(std::min(w.dilation_h, w.height)),
         lattice_w_(std::min(w.dilation_w, w.width)),
         tiles_y_(ceil_div(ceil_div(w.height, lattice_h_), 2)),
@@ -134,6 +134,21 @@ class Blocks {
         within / groups * w_.weight_step[0] + (first + (of_x ? 0 : w_.x_channels)) * w_.weight_in};
   }
 
+  // Where a pair of output vectors goes.
+  struct Column {
+    int64_t channels, first;  // of this output, and the pair's first among them
+    int64_t offset;           // of the pair's first weight
+    bool second;
+  };
+
+  Column column_of(int64_t column) const {
+    const int64_t columns = ceil_div(w_.out_channels, kColumns);
+    const bool second = column >= columns;
+    const int64_t first = (second ? column - columns : column) * kColumns;
+    return {second ? w_.second_channels : w_.out_channels, first,
+            (first + (second ? w_.out_channels : 0)) * w_.weight_out, second};
+  }
+
   struct Axis {
     int64_t size, from, to;  // values, and from one to the next in the weight and in the taps
   };
@@ -141,10 +156,10 @@ class Blocks {
   // One group's weights for kColumns outputs into (product, step, output, channel of the step).
   VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps) const {
     const Part part = part_of(group % phase_groups_);
-    const Stored* source =
-        static_cast<const Stored*>(w_.weight) + part.offset + column * kColumns * w_.weight_out;
+    const Column to_column = column_of(column);
+    const Stored* source = static_cast<const Stored*>(w_.weight) + part.offset + to_column.offset;
     const int64_t ins = std::min<int64_t>(E::kGroup, part.channels - part.first);
-    const int64_t outs = std::min(kColumns, w_.out_channels - column * kColumns);
+    const int64_t outs = std::min(kColumns, to_column.channels - to_column.first);
     if (ins < E::kGroup || outs < kColumns) std::fill_n(taps, kTaps * kTap, 0.f);
     Axis inner{ins, w_.weight_in, kColumns}, outer{outs, w_.weight_out, 1};
     if (std::abs(outer.from) < std::abs(inner.from)) std::swap(inner, outer);
@@ -238,7 +253,8 @@ class Blocks {
   // One tile's outputs, with bias, ReLU and residual.
   VINPAINT_TARGET void transform_output(int64_t index, int64_t row, int64_t column,
                                         const float* m) const {
-    const int64_t first = column * kColumns, valid = w_.out_channels - first;
+    const auto [channels, first, weight, second] = column_of(column);
+    const int64_t valid = channels - first;
     Vec y[2][kOutputs];
     for (int half = 0; half < 2; ++half) {
       Vec products[A::kProducts];
@@ -247,17 +263,17 @@ class Blocks {
       A::output(products, y[half]);
     }
     Vec bias[2] = {E::zero(), E::zero()};
-    if (w_.bias != nullptr) E::load_bias(w_.bias + first, valid, bias);
+    if (w_.bias != nullptr && !second) E::load_bias(w_.bias + first, valid, bias);
     const Tile t = tile(index);
     constexpr int64_t up = A::kOut / 2;
     const int64_t height = up * w_.height, width = up * w_.width;
-    auto* out = static_cast<Stored*>(w_.out);
-    const auto* residual = static_cast<const Stored*>(w_.residual);
+    auto* out = static_cast<Stored*>(second ? w_.second_out : w_.out);
+    const auto* residual = static_cast<const Stored*>(second ? nullptr : w_.residual);
     for (int i = 0; i < A::kOut; ++i)
       for (int j = 0; j < A::kOut; ++j) {
         const int64_t py = up * t.y + i * w_.dilation_h, px = up * t.x + j * w_.dilation_w;
         if (py >= height || px >= width) continue;
-        const int64_t at = ((t.image * height + py) * width + px) * w_.out_channels + first;
+        const int64_t at = ((t.image * height + py) * width + px) * channels + first;
         Vec value[2] = {y[0][i * A::kOut + j] + bias[0], y[1][i * A::kOut + j] + bias[1]};
         if (w_.relu) E::relu(value);
         if (residual != nullptr) E::add(residual + at, valid, value);

@@ -117,14 +117,18 @@ class WeightGradient : Blocks<E, A> {
                                     : zeros;
       }
     Stored* to = e + row * E::kGroup;
-    for (int64_t c = 0; c < w_.out_channels; c += E::kGroup, to += block_ * E::kGroup)
+    const int64_t plane = out_plane_, next_tile = 2 * up * w_.dilation_w * w_.out_channels;
+    for (int64_t c = 0; c < w_.out_channels; c += E::kGroup, to += block_ * E::kGroup) {
+      for (int i = 0; i < kOutputs; ++i) E::prefetch(pixel[i] + c + next_tile);
       for (int h = 0; h < E::kHalves; ++h) {
         Vec y[kOutputs], sums[A::kProducts];
         for (int i = 0; i < kOutputs; ++i)
           y[i] = E::load_part(pixel[i] + c, w_.out_channels - c, h);
         A::output_transposed(y, sums);
-        for (int p = 0; p < A::kProducts; ++p) E::store_part(to + p * out_plane_, h, sums[p]);
+#pragma GCC unroll 36
+        for (int p = 0; p < A::kProducts; ++p) E::store_part(to + p * plane, h, sums[p]);
       }
+    }
   }
 
   // The taps' gradients of one group of inputs and one of outputs, from the sums.
