@@ -16,12 +16,12 @@ lint:             ## style and types, nothing is changed
 	ruff check .
 	ruff format --check .
 	mypy
-	git ls-files 'csrc/*' 'benchmarks/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format --dry-run --Werror
+	git ls-files 'csrc/*' 'benchmarks/*' 'tests/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format --dry-run --Werror
 
 format:           ## bring everything into the project's style
 	ruff check --fix .
 	ruff format .
-	git ls-files 'csrc/*' 'benchmarks/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format -i
+	git ls-files 'csrc/*' 'benchmarks/*' 'tests/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format -i
 
 # --- needs nvcc, no GPU
 

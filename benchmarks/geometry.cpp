@@ -28,8 +28,8 @@ int64_t live_pairs(const vinpaint::Axis& a, int log2) {
 // 0 if it reads its patch once a tap.
 extern "C" int64_t vinpaint_geometry(int batch, const int* in, const int* out, const int* kernel,
                                      const int* stride, const int* dilation, const int* padding,
-                                     bool transposed, int out_channels, int64_t* live, int* patch,
-                                     int* halo) {
+                                     bool transposed, int out_channels, int most_halo,
+                                     int64_t* live, int* patch, int* halo) {
   vinpaint::ImplicitGemm g{};
   g.batch = batch;
   for (int i = 0; i < 3; ++i) {
@@ -37,7 +37,7 @@ extern "C" int64_t vinpaint_geometry(int batch, const int* in, const int* out, c
     g.axes[i] = make(in[i], out[i], kernel[i], stride[i], dilation[i], padding[i]);
   }
   g.out_channels = out_channels;
-  vinpaint::choose_patch(&g);
+  vinpaint::choose_patch(&g, most_halo);
   *halo = g.halo_pixels;
   *live = batch;
   for (int i = 0; i < 3; ++i) {

@@ -27,6 +27,7 @@ BLOCK = 128  # positions that a block owns
 WIDEST = 128  # output channels of the widest tile
 NARROWEST = 8  # output channels of the narrowest tile
 CHANNEL_STEP = 8  # input channels are padded to a multiple of this
+MOST_HALO = 448  # input pixels that fit into shared memory twice, beside the weights
 L2_TBYTES = 6.0  # a second, out of the L2 into the multiprocessors
 LAUNCH_US = 2.0  # a kernel's start and end
 
@@ -89,6 +90,7 @@ def geometry(layer: Layer) -> Geometry:
         triple(*layer.padding),
         ctypes.c_bool(layer.transposed),
         layer.out_channels,
+        0 if layer.x_channels % 8 or layer.skip_channels % 8 else MOST_HALO,
         ctypes.byref(live),
         patch,
         ctypes.byref(halo),

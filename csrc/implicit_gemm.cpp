@@ -75,11 +75,10 @@ Axis transposed_axis(int in, int out, int kernel, int stride, int dilation, int 
   return a;
 }
 
-void choose_patch(ImplicitGemm* g, bool may_use_halo) {
-  constexpr int most_halo_pixels = 448;  // what fits into shared memory twice
-  constexpr int row_log2 = 3;            // of so many neighbours in a halo, no two share a bank
+void choose_patch(ImplicitGemm* g, int most_halo_pixels) {
+  constexpr int row_log2 = 3;  // of so many neighbours in a halo, no two share a bank
   Coverage of[3][kPatchLog2 + 1];
-  bool dense = may_use_halo;
+  bool dense = true;
   int taps = 1;
   for (int axis = 0; axis < 3; ++axis) {
     for (int log2 = 0; log2 <= kPatchLog2; ++log2) of[axis][log2] = coverage(g->axes[axis], log2);

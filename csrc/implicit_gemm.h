@@ -76,8 +76,9 @@ struct ImplicitGemm {
 constexpr int kPatchLog2 = 7;  // 128 positions a block
 
 // Chooses patch_log2 and halo_pixels: what costs least in (block, tap) pairs, since a tap that
-// falls outside the input for a whole block is not computed, and in input pixels read.
-void choose_patch(ImplicitGemm* g, bool may_use_halo = true);
+// falls outside the input for a whole block is not computed, and in input pixels read. A halo may
+// have up to `most_halo_pixels`; with 0 there is none.
+void choose_patch(ImplicitGemm* g, int most_halo_pixels);
 
 #ifdef VINPAINT_WITH_CUDA
 

@@ -9,8 +9,8 @@ namespace vinpaint {
 
 #ifdef VINPAINT_WITH_HOPPER
 
-// Whether launch_implicit_gemm_hopper computes this product on the current device: channels in
-// multiples of 64, the weight's strides in multiples of 8, and a device of capability 9.0.
+// Whether launch_implicit_gemm_hopper computes this product, on a device of capability 9.0:
+// channels in multiples of 64, the weight's strides in multiples of 8.
 bool hopper_takes(const ImplicitGemm& g, Storage storage);
 
 // As launch_implicit_gemm, for what hopper_takes.

@@ -10,7 +10,8 @@ Padding is implied. A convolution takes odd kernels ``k`` and pads ``dilation * 
 output has ``ceil(size / stride)`` pixels; a transposed one pads ``(k - stride) / 2``, so its output
 has ``size * stride``. Strides are 1 or 2.
 
-Under ``torch.autocast`` the convolutions run in autocast's dtype with float32 statistics, and
+On a GPU float32 follows torch's TF32 setting for cuDNN (``torch.backends.cudnn.conv.fp32_precision``),
+which ``torch.compile`` reads once. Under ``torch.autocast`` the convolutions run in autocast's dtype with float32 statistics, and
 :func:`masked_l1` runs in float32.
 """
 
@@ -302,7 +303,7 @@ def conv_bias_relu(
     Args:
         x: (N, Cx, F, H, W), float32, bfloat16, float16 or (CPU) float64.
         weight: (Cout, Cx + Cs, kF, kH, kW); (Cx + Cs, Cout, kF, kH, kW) if ``transposed``.
-        bias: (Cout,), any floating dtype; rounded to x's.
+        bias: (Cout,), any floating dtype; taken in float32 on a GPU, rounded to x's on a CPU.
         skip: (N, Cs, F, H, W), read as if concatenated after ``x`` along the channels.
         residual: added after the ReLU; of the output's shape and dtype.
         stride: along F, H, W.

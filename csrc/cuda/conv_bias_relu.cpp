@@ -7,10 +7,10 @@ namespace vinpaint::cuda {
 
 namespace {
 
-Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
-                      const OptionalTensor& bias, const OptionalTensor& residual,
-                      const Ints& stride, const Ints& dilation, bool transposed, bool relu,
-                      bool allow_tf32) {
+Tensor conv_bias_relu_cuda(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                           const OptionalTensor& bias, const OptionalTensor& residual,
+                           const Ints& stride, const Ints& dilation, bool transposed, bool relu,
+                           bool allow_tf32) {
   constexpr const char* op = "conv_bias_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   if (bias) check_per_channel(op, "bias", *bias, c);
@@ -21,7 +21,7 @@ Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor&
   return convolve(c, bias, residual, relu, allow_tf32);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward_cuda(
     const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
     const Tensor& out, const Ints& stride, const Ints& dilation, bool transposed, bool relu,
     bool allow_tf32, bool need_input, bool has_bias) {
@@ -58,8 +58,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
 }  // namespace
 
 VINPAINT_CUDA_OPERATORS(m) {
-  m.impl("conv_bias_relu", TORCH_BOX(&conv_bias_relu));
-  m.impl("_conv_bias_relu_backward", TORCH_BOX(&conv_bias_relu_backward));
+  m.impl("conv_bias_relu", TORCH_BOX(&conv_bias_relu_cuda));
+  m.impl("_conv_bias_relu_backward", TORCH_BOX(&conv_bias_relu_backward_cuda));
 }
 
 }  // namespace vinpaint::cuda

@@ -24,7 +24,7 @@ struct Coefficients {
   const float* values(int i) const { return const_pointer<float>(tensors[i]); }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
+std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu_cuda(
     const Tensor& x, const OptionalTensor& skip, const Tensor& weight, const Tensor& gamma,
     const Tensor& beta, const OptionalTensor& residual, const Ints& stride, const Ints& dilation,
     bool transposed, double eps, bool allow_tf32) {
@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bn_relu(
   return {out, pre.out, pre.mean, pre.var};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward_cuda(
     const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
     const Tensor& gamma, const Tensor& beta, const Tensor& pre, const Tensor& mean,
     const Tensor& var, const Ints& stride, const Ints& dilation, bool transposed, double eps,
@@ -103,8 +103,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> conv_bn_relu_backward(
 }  // namespace
 
 VINPAINT_CUDA_OPERATORS(m) {
-  m.impl("conv_bn_relu", TORCH_BOX(&conv_bn_relu));
-  m.impl("_conv_bn_relu_backward", TORCH_BOX(&conv_bn_relu_backward));
+  m.impl("conv_bn_relu", TORCH_BOX(&conv_bn_relu_cuda));
+  m.impl("_conv_bn_relu_backward", TORCH_BOX(&conv_bn_relu_backward_cuda));
 }
 
 }  // namespace vinpaint::cuda

@@ -9,6 +9,7 @@
 #include "../implicit_gemm_hopper.h"
 #include "../weight_gradient.h"
 #include "gpu.h"
+#include "implicit_gemm_launch.h"
 #include "library.h"
 #include "plan.h"
 #include "stream.h"
@@ -59,8 +60,7 @@ ImplicitGemm make_gemm(const Convolution& c, bool adjoint, int64_t x_channels,
   g.out_channels = as_int(out_channels);
   g.weight_tap = x_channels + skip_channels;
   g.weight_row = taps * g.weight_tap;
-  g.exact = !allow_tf32;
-  choose_patch(&g);
+  g.exact = c.x.scalar_type() == ScalarType::Float && !allow_tf32;
   return g;
 }
 
@@ -76,32 +76,37 @@ Tensor weight_of_product(const Tensor& weight, bool inputs_first) {
 
 // Asked once a device: a query takes longer than a launch.
 struct Gpu {
-  int capability, multiprocessors;
+  int capability, multiprocessors, shared_memory;
 };
 
-const Gpu& gpu_of(const Tensor& t) {
+Gpu gpu_of(const Tensor& t) {
   static std::mutex mutex;
   static std::map<int32_t, Gpu> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [found, fresh] = known.try_emplace(t.get_device_index());
-  if (fresh)
-    launch(t, [&gpu = found->second](void*) -> const char* {
-      gpu = {compute_capability(), multiprocessors()};
-      return nullptr;
-    });
-  return found->second;
+  const auto found = known.find(t.get_device_index());
+  if (found != known.end()) return found->second;
+  Gpu gpu{};
+  launch(t, [&](void*) -> const char* {
+    gpu = {compute_capability(), multiprocessors(), shared_memory_of_multiprocessor()};
+    return gpu.multiprocessors > 0 ? nullptr : "CUDA does not describe the GPU";
+  });
+  return known[t.get_device_index()] = gpu;
 }
 
 // Calls run(algorithm) with the one that the plan names; where products are being measured, with
 // each against the clock first.
 template <class Run>
 void run_planned(const Tensor& on, const Product& product, bool hopper_can, const Run& run) {
-  const bool takes_hopper = hopper_can && product.capability == 90;
+  const auto can = [&](Algorithm a) {
+    if (a == Algorithm::kHopper) return hopper_can && product.capability == 90;
+    return a != Algorithm::kLibrary ||
+           !product.exact;  // it asks torch's setting, not the operator's
+  };
   if (is_to_be_measured(product)) {
     Algorithm fastest = Algorithm::kPortable;
     float least = 0;
     for (const Algorithm a : {Algorithm::kPortable, Algorithm::kHopper, Algorithm::kLibrary}) {
-      if (a == Algorithm::kHopper && !takes_hopper) continue;
+      if (!can(a)) continue;
       float milliseconds = 0;
       launch(on, [&](void* stream) {
         const auto work = [&]() -> const char* {
@@ -117,13 +122,16 @@ void run_planned(const Tensor& on, const Product& product, bool hopper_can, cons
     keep_measured(product, fastest);
   }
   const Algorithm a = choose_algorithm(product);
-  run(a == Algorithm::kHopper && !takes_hopper ? Algorithm::kPortable : a);
+  run(can(a) ? a : Algorithm::kPortable);
 }
 
-// The product as the algorithm cuts it into blocks: only mma.sync reads halos.
-ImplicitGemm cut_for(Algorithm algorithm, const ImplicitGemm& g) {
+// The product as the algorithm cuts it into blocks on the GPU of `t`: only mma.sync reads halos.
+ImplicitGemm cut_for(Algorithm algorithm, const ImplicitGemm& g, const Tensor& t) {
   ImplicitGemm cut = g;
-  if (algorithm == Algorithm::kHopper) choose_patch(&cut, false);
+  choose_patch(&cut, algorithm == Algorithm::kPortable
+                         ? implicit_gemm::most_halo_pixels(g, storage_of(t.scalar_type()),
+                                                           gpu_of(t).shared_memory)
+                         : 0);
   return cut;
 }
 
@@ -189,7 +197,8 @@ Tensor input_gradient(const Convolution& c, const Tensor& grad, const Tensor& ro
                 if (a == Algorithm::kLibrary)
                   out = library_input_gradient(c, grad, input, part);
                 else
-                  launch_product(a, out, cut_for(a, g), grad, std::nullopt, weight, Epilogue{});
+                  launch_product(a, out, cut_for(a, g, input), grad, std::nullopt, weight,
+                                 Epilogue{});
               });
   return out;
 }
@@ -201,7 +210,7 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   const Tensor& rows = c.transposed ? input : grad;
   const Tensor& gathered = c.transposed ? grad : input;
   const Storage storage = storage_of(out.scalar_type());
-  const Gpu& gpu = gpu_of(out);
+  const Gpu gpu = gpu_of(out);
   WeightGradient g{};
   g.batch = as_int(input.size(0));
   for (int i = 0; i < 3; ++i)
@@ -212,7 +221,7 @@ void weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& inp
   g.out_col = 1;
   g.out_tap = out.size(1);
   g.out_row = g.out_tap * c.kernel[0] * c.kernel[1] * c.kernel[2];
-  g.exact = !allow_tf32;
+  g.exact = storage == Storage::kFloat && !allow_tf32;
   const Product product = product_of(g, storage, gpu.capability);
   const int64_t offset = first * (c.transposed ? g.out_row : g.out_col);
   plan_weight_gradient(&g, gpu.multiprocessors);
@@ -266,7 +275,7 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
   ImplicitGemm g = forward_gemm(c, allow_tf32);
   g.relu = relu;
   const Operands o(c);
-  const OptionalTensor dense_residual = channels_last(residual);
+  const OptionalTensor dense_residual = operand(residual);
   OptionalTensor wide_bias;
   if (bias) wide_bias = torch::stable::contiguous(cast(*bias, ScalarType::Float));
   Epilogue epilogue{};
@@ -281,8 +290,8 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
                   out = parts.x;
                 } else {
                   out = empty_channels_last(o.x, c.out_sizes, o.x.scalar_type());
-                  launch_product(a, out, cut_for(a, g), o.x, o.skip, const_pointer<void>(o.weight),
-                                 epilogue);
+                  launch_product(a, out, cut_for(a, g, o.x), o.x, o.skip,
+                                 const_pointer<void>(o.weight), epilogue);
                 }
               });
   return out;
@@ -297,7 +306,7 @@ WithStatistics convolve_with_statistics(const Convolution& c, bool allow_tf32) {
   run_planned(
       o.x, product_on(o.x, g), hopper_takes(g, storage_of(o.x.scalar_type())), [&](Algorithm a) {
         const bool library = a == Algorithm::kLibrary;
-        const ImplicitGemm cut = cut_for(a, g);
+        const ImplicitGemm cut = cut_for(a, g, o.x);
         const int64_t blocks = library ? row_blocks(rows_of(c.out_sizes)) : cut.row_blocks();
         const Tensor counts = floats({blocks}), means = floats({blocks, channels}),
                      deviations = floats({blocks, channels});

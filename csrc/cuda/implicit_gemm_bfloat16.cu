@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "implicit_gemm.h"
 #include "implicit_gemm_kernel.h"
 
 namespace vinpaint::implicit_gemm {

@@ -600,14 +600,15 @@ bool hopper_takes(const ImplicitGemm& g, Storage storage) {
   return storage != Storage::kFloat && g.x_channels % kSlice == 0 &&
          g.skip_channels % kSlice == 0 && g.out_channels % 64 == 0 && g.weight_row % 8 == 0 &&
          g.weight_tap % 8 == 0 && short_steps && g.row_blocks() * kPatchRows < most &&
-         g.row_blocks() * (g.out_channels / 64) < most && hopper_processors() > 0;
+         g.row_blocks() * (g.out_channels / 64) < most;
 }
 
 const char* launch_implicit_gemm_hopper(const ImplicitGemm& g, Storage storage, const void* x,
                                         const void* skip, const void* weight,
                                         const Epilogue& epilogue, void* out, void* stream) {
-  if (!hopper_takes(g, storage)) return "not a product for compute capability 9.0, or not there";
   const int processors = hopper_processors();
+  if (!hopper_takes(g, storage) || processors == 0)
+    return "not a product for compute capability 9.0, or not there";
   return with_storage(storage, [&](auto type) -> const char* {
     using T = decltype(type);
     if constexpr (std::is_same_v<T, float>)

@@ -3,9 +3,8 @@
 // instantiated once a stored type, so that the types compile side by side.
 #pragma once
 
-#include "../implicit_gemm.h"
 #include "device.h"
-#include "gpu.h"
+#include "implicit_gemm_launch.h"
 
 namespace vinpaint {
 
@@ -16,8 +15,6 @@ using namespace device;
 constexpr int kThreads = 128;
 constexpr int kWarp = 32;
 constexpr int kRows = 1 << kPatchLog2;  // positions of a block
-constexpr int kRowBytes = 64;           // of a tile row: one step along the sum
-constexpr int kChunkBytes = 16;         // what one asynchronous copy moves
 constexpr int kRowChunks = kRowBytes / kChunkBytes;
 constexpr int kRowsPerPass = kThreads / kRowChunks;
 
@@ -253,9 +250,6 @@ struct Halo {
   int* tap_shift;   // (taps): from a position's own pixel to the tap's, in halo pixels
   int* tap_number;  // (taps): in the weight
 };
-
-constexpr int kHaloStages = 3;      // of the weight's tiles
-constexpr int kMostHaloTaps = 128;  // in one phase
 
 // Fills in the tables of a halo; every thread takes part, and the block must meet before they are
 // used.
@@ -532,25 +526,39 @@ class NarrowLoader {
   int first_ = 0;  // first value of the next step
 };
 
-// d += a b in about float's own precision: a and b are cut into a TF32 value and the rest of it.
+// A value as one that TF32 holds, and the rest of it.
+struct Parts {
+  uint32_t high, low;
+};
+
+__device__ inline Parts parts_of(uint32_t bits) {
+  const float value = float_of(bits), high = round_to_tf32(value);
+  return {bits_of(high), bits_of(high == value ? 0.0f : value - high)};
+}
+
+// d += a b in about float's own precision. Tensor cores cut off what does not fit into a sum, so
+// theirs are kept short.
 __device__ inline void multiply_add_exact(float (&d)[4], const uint32_t (&a)[4],
                                           const uint32_t (&b)[2]) {
   uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float high = round_to_tf32(float_of(a[i]));
-    a_high[i] = bits_of(high);
-    a_low[i] = bits_of(float_of(a[i]) - high);
+    const Parts parts = parts_of(a[i]);
+    a_high[i] = parts.high;
+    a_low[i] = parts.low;
   }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float high = round_to_tf32(float_of(b[i]));
-    b_high[i] = bits_of(high);
-    b_low[i] = bits_of(float_of(b[i]) - high);
+    const Parts parts = parts_of(b[i]);
+    b_high[i] = parts.high;
+    b_low[i] = parts.low;
   }
-  multiply_add<float>(d, a_low, b_high);
-  multiply_add<float>(d, a_high, b_low);
-  multiply_add<float>(d, a_high, b_high);
+  float sum[4] = {};
+  multiply_add<float>(sum, a_low, b_high);
+  multiply_add<float>(sum, a_high, b_low);
+  multiply_add<float>(sum, a_high, b_high);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) d[i] += sum[i];
 }
 
 // A warp's part of the product.
@@ -666,7 +674,7 @@ __device__ void finish(const ImplicitGemm& g, const Place& p, const Epilogue& e,
           const bool valid = column < g.out_channels;
           float& v = product->sums[m][n][2 * half + i];
           if (e.bias != nullptr && valid) v += e.bias[column];
-          if (g.relu) v = v > 0 ? v : 0;
+          if (g.relu) v = 0.0f > v ? 0.0f : v;  // NaN stays
           if (e.residual != nullptr && valid && pixel >= 0)
             v += widen(static_cast<const T*>(e.residual)[pixel * g.out_channels + column]);
           v = widen(narrow<T>(v));
@@ -936,21 +944,17 @@ const char* launch_tile(const ImplicitGemm& g, int shared_bytes, const void* x, 
                 static_cast<T*>(out));
 }
 
+static_assert(kPlaceBytes + kMostHaloTaps * 2 * static_cast<int>(sizeof(int)) <= kHaloFixedBytes,
+              "halo_bytes() counts on it");
+
 template <class T, int Columns, bool Exact>
 const char* launch_columns(const ImplicitGemm& g, const void* x, const void* skip,
                            const void* weight, const Epilogue& epilogue, void* out, void* stream) {
   using Tile = Tile<Columns>;
   constexpr int tile_bytes = kPlaceBytes + Tile::stages * Tile::stage_bytes;
-  const int halo_bytes = kPlaceBytes + kHaloStages * Columns * kRowBytes +
-                         2 * g.halo_pixels * kRowBytes +
-                         (2 * kMostHaloTaps + g.halo_pixels) * static_cast<int>(sizeof(int));
-  const int taps = g.axes[0].kernel * g.axes[1].kernel * g.axes[2].kernel;
-  // Two blocks have to fit, lest copies and products alternate; CUDA keeps a kilobyte of each.
-  constexpr int kept = 1024;
-  if (g.halo_pixels > 0 && taps <= kMostHaloTaps &&
-      2 * (halo_bytes + kept) <= shared_memory_of_multiprocessor())
-    return launch_tile<T, Columns, Reading::kHalo, Exact>(g, static_cast<int>(halo_bytes), x, skip,
-                                                          weight, epilogue, out, stream);
+  if (g.halo_pixels > 0)
+    return launch_tile<T, Columns, Reading::kHalo, Exact>(g, halo_bytes(Columns, g.halo_pixels), x,
+                                                          skip, weight, epilogue, out, stream);
   return launch_tile<T, Columns, Reading::kTaps, Exact>(g, tile_bytes, x, skip, weight, epilogue,
                                                         out, stream);
 }
@@ -958,9 +962,7 @@ const char* launch_columns(const ImplicitGemm& g, const void* x, const void* ski
 template <class T, bool Exact>
 const char* launch_type(const ImplicitGemm& g, const void* x, const void* skip, const void* weight,
                         const Epilogue& epilogue, void* out, void* stream) {
-  constexpr int chunk = kChunkBytes / static_cast<int>(sizeof(T));
-  const bool narrow = g.x_channels % chunk != 0 || g.skip_channels % chunk != 0 ||
-                      g.weight_row % chunk != 0 || g.weight_tap % chunk != 0;
+  const bool narrow = is_narrow(g, sizeof(T));
   const auto with = [&](auto* launcher) {
     return launcher(g, x, skip, weight, epilogue, out, stream);
   };
@@ -976,11 +978,16 @@ const char* launch_type(const ImplicitGemm& g, const void* x, const void* skip, 
                                         Thin::stages * Thin::stage_bytes);
   }
   // Exact products need so many registers that 64 columns are the most.
-  if constexpr (!Exact)
-    if (g.out_channels > 64) return with(launch_columns<T, 128, Exact>);
-  if (g.out_channels > 32) return with(launch_columns<T, 64, Exact>);
-  if (g.out_channels > 16) return with(launch_columns<T, 32, Exact>);
-  return with(launch_columns<T, 16, Exact>);
+  switch (columns_of(g.out_channels, Exact)) {
+    case 128:
+      if constexpr (!Exact) return with(launch_columns<T, 128, Exact>);
+    case 64:
+      return with(launch_columns<T, 64, Exact>);
+    case 32:
+      return with(launch_columns<T, 32, Exact>);
+    default:
+      return with(launch_columns<T, 16, Exact>);
+  }
 }
 
 }  // namespace implicit_gemm

@@ -28,13 +28,14 @@ Tensor library_convolution(const Convolution& c, const Tensor& input, const Tens
   const Tensor out = call<Tensor>("aten::convolution", "", input_of(input, l), lowered(weight, l),
                                   OptionalTensor(), l.stride, l.padding, l.dilation, c.transposed,
                                   Ints(l.stride.size(), 0), int64_t{1});
-  return output_of(out, c.out_sizes);
+  return output_of(cast(out, input.scalar_type()),
+                   c.out_sizes);  // autocast may have chosen another
 }
 
 Tensor library_input_gradient(const Convolution& c, const Tensor& grad, const Tensor& input,
                               const Tensor& weight) {
-  return output_of(std::get<0>(backward(c, grad, input, weight, {true, false, false})),
-                   sizes_of(input));
+  const Tensor gradient = std::get<0>(backward(c, grad, input, weight, {true, false, false}));
+  return output_of(cast(gradient, input.scalar_type()), sizes_of(input));
 }
 
 Tensor library_weight_gradient(const Convolution& c, const Tensor& grad, const Tensor& input,

@@ -182,11 +182,12 @@ __global__ __launch_bounds__(kThreads,
     }
   }
   bool* const last = reinterpret_cast<bool*>(warp_sums + kWarps);
-  if (thread == 0)
+  if (thread == 0) {
     *last = device::atomic_count(counter) == static_cast<unsigned>(device::grid_size().x) - 1;
+    device::acquire();
+  }
   device::sync_threads();
   if (!*last) return;
-  device::acquire();
   Sums* const frames = sums + all_chunks;
   merge(p, sums, frames, reinterpret_cast<double*>(frames + p.all_frames()), loss, scale);
 }

@@ -36,7 +36,7 @@ std::atomic<bool> any_measured{false};
 bool same(const int (&a)[3], const int (&b)[3]) { return std::equal(a, a + 3, b); }
 
 bool alike_but_for_size(const Product& a, const Product& b) {
-  return a.capability == b.capability && a.storage == b.storage &&
+  return a.capability == b.capability && a.storage == b.storage && a.exact == b.exact &&
          a.weight_gradient == b.weight_gradient && same(a.kernel, b.kernel) &&
          same(a.in_step, b.in_step) && same(a.phases, b.phases) && same(a.dilation, b.dilation) &&
          a.x_channels == b.x_channels && a.skip_channels == b.skip_channels &&
@@ -81,8 +81,8 @@ std::string text_of(const int (&v)[3]) {
 }  // namespace
 
 Product product_of(const ImplicitGemm& g, Storage storage, int capability) {
-  Product p{capability,   storage,         false,          {}, {}, {}, {},
-            g.x_channels, g.skip_channels, g.out_channels, 0};
+  Product p{capability, storage,      g.exact,         false,          {}, {}, {},
+            {},         g.x_channels, g.skip_channels, g.out_channels, 0};
   int64_t positions = g.batch;
   for (int i = 0; i < 3; ++i) {
     const Axis& a = g.axes[i];
@@ -97,7 +97,8 @@ Product product_of(const ImplicitGemm& g, Storage storage, int capability) {
 }
 
 Product product_of(const WeightGradient& g, Storage storage, int capability) {
-  Product p{capability, storage, true, {}, {}, {1, 1, 1}, {}, g.row_channels, 0, g.col_channels, 0};
+  Product p{capability, storage,        g.exact, true,           {}, {}, {1, 1, 1},
+            {},         g.row_channels, 0,       g.col_channels, 0};
   for (int i = 0; i < 3; ++i) {
     const WeightGradientAxis& a = g.axes[i];
     p.kernel[i] = a.kernel;
@@ -154,10 +155,10 @@ std::vector<std::string> measured_lines() {
     const Product& p = e.product;
     std::ostringstream line;
     line << "{{" << p.capability << ", " << name_of(p.storage) << ", "
-         << (p.weight_gradient ? "true" : "false") << ", " << text_of(p.kernel) << ", "
-         << text_of(p.in_step) << ", " << text_of(p.phases) << ", " << text_of(p.dilation) << ", "
-         << p.x_channels << ", " << p.skip_channels << ", " << p.out_channels << ", "
-         << p.positions_log2 << "}, " << name_of(e.fastest) << "},";
+         << (p.exact ? "true" : "false") << ", " << (p.weight_gradient ? "true" : "false") << ", "
+         << text_of(p.kernel) << ", " << text_of(p.in_step) << ", " << text_of(p.phases) << ", "
+         << text_of(p.dilation) << ", " << p.x_channels << ", " << p.skip_channels << ", "
+         << p.out_channels << ", " << p.positions_log2 << "}, " << name_of(e.fastest) << "},";
     lines.push_back(line.str());
   }
   return lines;

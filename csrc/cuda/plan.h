@@ -24,6 +24,7 @@ enum class Algorithm {
 struct Product {
   int capability;  // of the GPU, 10 * major + minor
   Storage storage;
+  bool exact;  // float only: without rounding to TF32
   bool weight_gradient;
   int kernel[3];    // F, H, W
   int in_step[3];   // as in Axis

@@ -35,7 +35,7 @@ Ints implicit_gemm_hopper(const Tensor& x, const OptionalTensor& skip, const Ten
   g.weight_row = weight.stride(0);
   g.weight_tap = weight.stride(3);
   g.relu = relu;
-  choose_patch(&g);
+  choose_patch(&g, 0);
   for (size_t i = 0; i < patch.size(); ++i) g.patch_log2[i] = narrow(patch[i]);
   if (!out.numel()) return {g.row_blocks()};
 

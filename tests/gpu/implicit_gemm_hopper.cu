@@ -180,7 +180,7 @@ bool run(const Layer& l, int repeats) {
   g.weight_row = taps * g.weight_tap;
   g.relu = s.relu = l.relu;
   s.transposed = l.transposed;
-  choose_patch(&g);
+  choose_patch(&g, 0);
   if (!hopper_takes(g, Storage::kBFloat16)) {
     std::printf("%-28s refused\n", l.name);
     return false;

@@ -106,9 +106,12 @@ class ConvBNReLU(nn.Module):
         self.bias = nn.Parameter(bias.detach(), requires_grad=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBNReLU:
+        exact = None if self.bias is None else self.bias.detach().clone()
         super()._apply(fn, recurse)
-        if self.bias is not None:  # one addition a sum, at no cost: it stays exact in a short dtype
-            self.bias.data = self.bias.data.float()
+        # One addition a sum, at no cost: in a short dtype the folded bias stays float32.
+        if exact is not None and self.bias is not None and not exact.is_meta:
+            dtype = torch.promote_types(self.bias.dtype, torch.float32)
+            self.bias = nn.Parameter(exact.detach().to(self.bias.device, dtype), False)
         return self
 
     def extra_repr(self) -> str:
