@@ -52,6 +52,7 @@ CASES = [
 ]
 # Channels enough for minimal filtering, none of them a multiple of its vectors; odd sizes.
 WIDE = [
+    Case("narrow_beside_wide", kernel=(1, 3, 3), channels=(8, 40, 64), clip=(1, 2, 9, 8)),
     Case("wide", kernel=(1, 3, 3), channels=(40, 33, 70)),
     Case("wide_depth", dilation=(2, 1, 1), clip=(2, 4, 5, 6), channels=(33, 35, 48)),
     Case("wide_dilation", kernel=(1, 3, 3), dilation=(1, 3, 2), channels=(40, 34, 36)),

@@ -93,7 +93,8 @@ __device__ inline float float_of(uint32_t v) { return __uint_as_float(v); }
 // --- copies from global to shared memory
 // ----------------------------------------------------------
 
-// Copies Bytes (4, 8 or 16) without waiting, or writes zeros if not `valid`; `from` is then not read.
+// Copies Bytes (4, 8 or 16) without waiting, or writes zeros if not `valid`; `from` is then not
+// read.
 template <int Bytes>
 __device__ inline void copy_async(void* to, const void* from, bool valid) {
   const int bytes = valid ? Bytes : 0;

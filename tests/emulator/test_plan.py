@@ -65,6 +65,19 @@ def test_every_algorithm(operators, case, dtype, algorithm):
         assert error < TOLERANCES[dtype].gradient * reference_gradient.norm(), name
 
 
+@pytest.mark.parametrize("algorithm", ["portable", "hopper", "library"])
+def test_a_value_that_is_no_number_stays_one(operators, algorithm):
+    operators._force_algorithm(algorithm)
+    x = torch.zeros(1, 64, 1, 4, 4, dtype=torch.float16)
+    x[0, 0, 0, 1, 2] = torch.nan
+    weight = torch.ones(64, 64, 1, 1, 1, dtype=torch.float16)
+    out = operators.conv_bias_relu(
+        x, None, weight, None, None, [1] * 3, [1] * 3, False, True, False
+    )
+    assert out[0, :, 0, 1, 2].isnan().all()
+    assert out.isnan().sum() == 64
+
+
 def test_a_product_is_measured_once(operators):
     case = CASES[0]
     inputs = make_inputs(case, torch.bfloat16, extras=True)
