@@ -203,7 +203,7 @@ at a time, {LAUNCH_US:.0f} µs a launch, and of the dense peak inside a tile: {s
 "Taps computed" is relative to all taps; more than those that touch data because a block skips a tap only
 as a whole, and more than 1 where blocks hang over the edge. "Patch" is what a block owns, and in
 brackets the input pixels that it reads once for all taps; without brackets it reads its patch once a tap.
-"µs L2": what the tiles of mma.sync load, at {L2_TBYTES:.0f} TB/s (assumption), nothing shared between tiles. "Library share": the goal is met as long as a
+"µs L2": what the tiles of mma.sync load, at {L2_TBYTES:.0f} TB/s (assumption), nothing shared between tiles. "Goal": how much faster than torch's own operators. "Library share": the goal is met as long as a
 library's convolution runs below this share of the peak, if its concatenation, ReLU and addition are
 separate and as fast as the memory; "any" means that they alone, or a convolution at the full peak, are slow enough.
 """
