@@ -16,7 +16,8 @@ from vinpaint.devices import supported_precisions
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import reduce_clip
 
-FRAMES, SIZE = (2, 32) if SMOKE else (16, 96)
+# On fewer frames than a kernel is deep, torch's own bfloat16 gradients read memory nobody wrote.
+FRAMES, SIZE = (8, 32) if SMOKE else (16, 96)
 
 
 class Step:
