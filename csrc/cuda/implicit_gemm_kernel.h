@@ -977,17 +977,12 @@ const char* launch_type(const ImplicitGemm& g, const void* x, const void* skip, 
                                : values(launch_tile<T, 16, Reading::kValues, Exact>,
                                         Thin::stages * Thin::stage_bytes);
   }
-  // Exact products need so many registers that 64 columns are the most.
-  switch (columns_of(g.out_channels, Exact)) {
-    case 128:
-      if constexpr (!Exact) return with(launch_columns<T, 128, Exact>);
-    case 64:
-      return with(launch_columns<T, 64, Exact>);
-    case 32:
-      return with(launch_columns<T, 32, Exact>);
-    default:
-      return with(launch_columns<T, 16, Exact>);
+  const int columns = columns_of(g.out_channels, Exact);
+  if constexpr (!Exact) {
+    if (columns == 128) return with(launch_columns<T, 128, Exact>);
+    if (columns == 64) return with(launch_columns<T, 64, Exact>);
   }
+  return columns == 32 ? with(launch_columns<T, 32, Exact>) : with(launch_columns<T, 16, Exact>);
 }
 
 }  // namespace implicit_gemm

@@ -21,9 +21,10 @@ constexpr int kHaloStages = 3;         // of the weight's tiles, with a halo
 constexpr int kMostHaloTaps = 128;     // of a kernel that is worked on so
 constexpr int kHaloFixedBytes = 1280;  // tables of the taps, and the block's place
 
-// Output channels of a block.
+// Output channels of a block. Exact products need so many registers that 32 are the most.
 constexpr int columns_of(int out_channels, bool exact) {
-  return out_channels > 64 && !exact ? 128 : out_channels > 32 ? 64 : out_channels > 16 ? 32 : 16;
+  if (exact) return out_channels > 16 ? 32 : 16;
+  return out_channels > 64 ? 128 : out_channels > 32 ? 64 : out_channels > 16 ? 32 : 16;
 }
 
 // Shared memory of a block with a halo: tiles of the weight, two halos, and a table of its pixels.
