@@ -142,6 +142,22 @@ Tensor output_of(const Tensor& t, const Ints& sizes) {
   return reinterpret(torch::stable::contiguous(t, format), sizes, channels_last_strides(sizes));
 }
 
+Tensor weight_for(const Tensor& weight, const Lowered& l) {
+  if (!l.flat) return weight;
+  const Ints s = sizes_of(weight);
+  return torch::stable::reshape(weight, {s[0], s[1], s[3], s[4]});
+}
+
+std::tuple<Tensor, Tensor, Tensor> library_backward(const Convolution& c, const Tensor& grad,
+                                                    const Tensor& input, const Tensor& weight,
+                                                    const std::array<bool, 3>& wanted) {
+  const Lowered l = lower(c);
+  return call<std::tuple<Tensor, Tensor, Tensor>>(
+      "aten::convolution_backward", "", input_of(grad, l), input_of(input, l),
+      weight_for(weight, l), std::optional<Ints>(), l.stride, l.padding, l.dilation, c.transposed,
+      Ints(l.stride.size(), 0), int64_t{1}, Flags(wanted));
+}
+
 ConvolutionGradients empty_gradients(const Convolution& c, bool need_input) {
   const auto zeros = [](const Tensor& t) {
     Tensor z = empty_channels_last(t, sizes_of(t), t.scalar_type());
@@ -156,7 +172,6 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
                                           bool need_input) {
   if (c.empty()) return empty_gradients(c, need_input);
   ConvolutionGradients result{nothing(c.x), nothing(c.x), {}};
-  const Lowered l = lower(c);
   // In bfloat16, oneDNN's gradient of a weight reads and writes memory that is not its own where a
   // side is shorter than the kernel (seen in torch 2.13 on AVX-512): work in float.
   bool short_side = false;
@@ -175,18 +190,13 @@ ConvolutionGradients convolution_backward(const Convolution& c, const Tensor& gr
     };
     return {narrow(exact.x), narrow(exact.skip), narrow(exact.weight)};
   }
-  const Tensor flat_grad = input_of(grad, l);
   const std::array<bool, 3> wanted{need_input, true, false};  // input, weight, bias
+  const Tensor dense_grad = channels_last(grad);
   const auto part = [&](const Tensor& input, const Tensor& weight) {
-    Ints sizes = sizes_of(weight);
-    const Tensor flat_weight =
-        l.flat ? torch::stable::reshape(weight, {sizes[0], sizes[1], sizes[3], sizes[4]}) : weight;
-    auto [grad_input, grad_weight, grad_bias] = call<std::tuple<Tensor, Tensor, Tensor>>(
-        "aten::convolution_backward", "", flat_grad, input_of(input, l), flat_weight,
-        std::optional<Ints>(), l.stride, l.padding, l.dilation, c.transposed,
-        Ints(l.stride.size(), 0), int64_t{1}, Flags(wanted));
+    auto [grad_input, grad_weight, grad_bias] =
+        library_backward(c, dense_grad, input, weight, wanted);
     return std::make_pair(need_input ? output_of(grad_input, sizes_of(input)) : nothing(input),
-                          torch::stable::reshape(grad_weight, sizes));
+                          torch::stable::reshape(grad_weight, sizes_of(weight)));
   };
   auto [grad_x, grad_weight_x] = part(c.x, c.weight_of_x());
   result.x = grad_x;

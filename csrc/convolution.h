@@ -69,6 +69,15 @@ Tensor input_of(const Tensor& t, const Lowered& l);
 // What came back from torch, flat or not, as a channels-last tensor of these sizes.
 Tensor output_of(const Tensor& t, const Ints& sizes);
 
+// A weight as torch is given it beside such inputs.
+Tensor weight_for(const Tensor& weight, const Lowered& l);
+
+// Torch's convolution_backward for one input and its part of the weight: gradients of input, weight
+// and bias, those that are wanted.
+std::tuple<Tensor, Tensor, Tensor> library_backward(const Convolution& c, const Tensor& grad,
+                                                    const Tensor& input, const Tensor& weight,
+                                                    const std::array<bool, 3>& wanted);
+
 // All channels last.
 struct ConvolutionGradients {
   Tensor x, skip, weight;  // without elements where absent or not needed
