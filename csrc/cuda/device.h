@@ -191,4 +191,23 @@ __device__ inline float unpack(uint32_t pair, int half) {
   return widen(T{static_cast<uint16_t>(pair >> (16 * half))});
 }
 
+// What one thread reads or writes at once.
+struct alignas(16) Words {
+  uint32_t word[4];
+};
+
+// Four threads with neighbouring numbers hold a row each of a 4 x 4 matrix, and then a column each.
+__device__ inline void transpose_quad(uint32_t (&words)[4]) {
+  const int t = thread_index() % 4;
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit *= 2)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      const bool upper = (t & bit) != 0;
+      const uint32_t got = shuffle_xor(upper ? words[i] : words[i + bit], bit);
+      (upper ? words[i] : words[i + bit]) = got;
+    }
+}
+
 }  // namespace vinpaint::device

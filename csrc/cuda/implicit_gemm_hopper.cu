@@ -207,19 +207,6 @@ __device__ void copy_steps(const Plan& plan, const TensorMap& x_map, const Tenso
   }
 }
 
-// Four threads with neighbouring numbers hold a row each of a 4 x 4 matrix, and then a column each.
-__device__ inline void transpose_quad(uint32_t (&words)[4], int lane) {
-#pragma unroll
-  for (int bit = 1; bit <= 2; bit *= 2)
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & bit) continue;
-      const bool upper = lane & bit;
-      const uint32_t got = shuffle_xor(upper ? words[i] : words[i + bit], bit);
-      (upper ? words[i] : words[i + bit]) = got;
-    }
-}
-
 // Sums each of 8 values over the 8 lanes that have lane % 4 in common; a lane gets value lane / 4.
 __device__ inline float sum_over_rows(float (&values)[8], int lane) {
 #pragma unroll
@@ -232,10 +219,6 @@ __device__ inline float sum_over_rows(float (&values)[8], int lane) {
     }
   return values[0];
 }
-
-struct alignas(16) Words {
-  uint32_t word[4];
-};
 
 // Of one thread: the rows of the tile that its sums belong to.
 template <int Patches>
@@ -324,7 +307,7 @@ __device__ void store_tile(const ImplicitGemm& g, const void* residual, const fl
     Words words = added[piece % ahead];
     if (residual != nullptr) {
       if (piece + ahead < pieces) load(piece + ahead);
-      transpose_quad(words.word, lane);
+      transpose_quad(words.word);
 #pragma unroll
       for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -332,7 +315,7 @@ __device__ void store_tile(const ImplicitGemm& g, const void* residual, const fl
     }
 #pragma unroll
     for (int j = 0; j < 4; ++j) words.word[j] = pack_pair<T>(own[j * 4], own[j * 4 + 1]);
-    transpose_quad(words.word, lane);
+    transpose_quad(words.word);
     if (rows.valid[m][half])
       *reinterpret_cast<Words*>(out + rows.offset[m][half] + chunk * 32 + quad * 8) = words;
   }

@@ -752,27 +752,6 @@ __device__ void statistics(const ImplicitGemm& g, const Place& p, const Epilogue
     }
 }
 
-struct alignas(16) Words {
-  uint32_t words[4];
-};
-
-// Four lanes hold a 4 x 4 matrix, a row each; afterwards, a column each.
-__device__ inline void transpose(uint32_t (&v)[4]) {
-  const int t = thread_index() % 4;
-#pragma unroll
-  for (int bit = 1; bit <= 2; bit *= 2)
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if (j & bit) continue;
-      const bool upper = (t & bit) != 0;
-      const uint32_t got = shuffle_xor(upper ? v[j] : v[j | bit], bit);
-      if (upper)
-        v[j] = got;
-      else
-        v[j | bit] = got;
-    }
-}
-
 template <class T, class Tile, bool Exact>
 __device__ void store(const ImplicitGemm& g, const Place& p, const Product<T, Tile, Exact>& product,
                       T* out) {
@@ -790,9 +769,9 @@ __device__ void store(const ImplicitGemm& g, const Place& p, const Product<T, Ti
             Words w;
 #pragma unroll
             for (int j = 0; j < 4; ++j)
-              w.words[j] =
+              w.word[j] =
                   pack<T>(product.sums[m][n + j][2 * half], product.sums[m][n + j][2 * half + 1]);
-            transpose(w.words);
+            transpose_quad(w.word);
             const int column =
                 p.columns_first + product.first_column() + (n + thread_index() % 4) * 8;
             if (pixel >= 0 && column < g.out_channels) *reinterpret_cast<Words*>(row + column) = w;
