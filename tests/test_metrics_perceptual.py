@@ -31,10 +31,14 @@ class Recorder(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("weights0", torch.zeros(1))
-        self.shapes = []
+        self.pictures = []
+
+    @property
+    def shapes(self):
+        return [tuple(pictures.shape) for pictures in self.pictures]
 
     def forward(self, a, b):
-        self.shapes.append(tuple(a.shape))
+        self.pictures.append(a)
         return (a - b).abs().mean((1, 2, 3)) * 255
 
 
@@ -113,6 +117,17 @@ def test_the_crop_is_the_hole_enlarged_inside_the_frame(rows, columns, size):
     got = lpips_hole(recorder, filled, truth, mask)
     assert recorder.shapes == [(1, 3, *size)]
     assert got == pytest.approx(100 * mask.sum() / (size[0] * size[1]), rel=1e-5)
+
+
+def test_the_hole_lies_in_the_middle_of_its_crop():
+    truth = np.zeros((1, 96, 128, 3), np.uint8)
+    mask = np.zeros((1, 96, 128), bool)
+    mask[:, 40:50, 60:70] = True
+    recorder = Recorder()
+    lpips_hole(recorder, np.where(mask[..., None], np.uint8(255), truth), truth, mask)
+    seen = recorder.pictures[0][0, 0].nonzero()
+    assert seen.amin(0).tolist() == [27, 27]
+    assert seen.amax(0).tolist() == [36, 36]
 
 
 def test_a_frame_below_the_crop_is_taken_whole():
