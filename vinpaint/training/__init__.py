@@ -1,7 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: synthetic holes, the data set of shots, and the loop."""
+"""Training: footage, synthetic holes, the data set, and the loop."""
 
-from vinpaint.training.data import ShotDataset, decode_shots
+from vinpaint.training.data import (
+    ClipDataset,
+    DataConfig,
+    ShotDataset,
+    decode_shots,
+    prepare_data,
+)
 from vinpaint.training.loop import TrainConfig, train
 
-__all__ = ["ShotDataset", "TrainConfig", "decode_shots", "train"]
+__all__ = [
+    "ClipDataset",
+    "DataConfig",
+    "ShotDataset",
+    "TrainConfig",
+    "decode_shots",
+    "prepare_data",
+    "train",
+]
