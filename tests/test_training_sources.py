@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import crashing_decoder
 import numpy as np
 import pytest
 from media import scene, truncate, write_folder, write_image, write_video
@@ -232,6 +233,15 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     assert (together.decoded, together.shots) == (alone.decoded, alone.shots) == (3, 3)
     for path in alone.folder.glob("*.npy"):
         assert np.array_equal(np.load(path), np.load(together.folder / path.name))
+
+
+def test_a_clip_that_crashes_its_decoder_is_skipped(tmp_path: Path, monkeypatch) -> None:
+    for name in ("clip", "crash"):
+        _clip(tmp_path / "footage" / name)
+    monkeypatch.setattr(cache, "decode", crashing_decoder.decode)
+    with pytest.warns(InputWarning, match=r"1 of 2 clips .*crash: its decoder crashed"):
+        prepared = prepare_data(_config(tmp_path, tmp_path / "footage", decoders=2))
+    assert (prepared.decoded, prepared.frames) == (1, 6)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

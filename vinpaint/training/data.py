@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -26,6 +23,7 @@ from vinpaint.training.cache import (
     Decoding,
     Shot,
     decode,
+    decode_all,
     find_shots,
     is_decoded,
     loose_shots,
@@ -148,7 +146,7 @@ def prepare_data(
         missing = [source for source in sources if not is_decoded(folder, source, decoding)]
         done = len(sources) - len(missing)
         decoded = 0
-        for source, reason in _decode_all(folder, missing, decoding, config.decoders):
+        for source, reason in decode_all(folder, missing, decoding, config.decoders):
             done += 1
             if reason is None:
                 decoded += 1
@@ -277,26 +275,6 @@ def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
 def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
     sources = len({shot.source for shot in shots})
     return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)
-
-
-def _decode_all(
-    folder: Path, sources: list[Source], decoding: Decoding, processes: int | None
-) -> Iterator[tuple[Source, str | None]]:
-    """Every source with the reason why it cannot be used, as they are done."""
-    processes = min(processes or os.cpu_count() or 1, len(sources))
-    if processes <= 1:
-        for source in sources:
-            yield source, decode(folder, source, decoding)
-        return
-    # Not forked: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        running = {pool.submit(decode, folder, source, decoding): source for source in sources}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class ShotDataset(ClipDataset):
