@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As many shots as a small data set has, of noise: what is in them takes no longer or shorter."""
+    """As many shots as a small data set has, of noise: their content does not matter."""
     folder = tmp_path_factory.mktemp("shots")
     rng = np.random.default_rng(0)
     for number in range(SHOTS):
@@ -60,7 +60,7 @@ def _draw(data: ClipDataset) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("frames", "size"), CLIPS)
 def test_data_set(benchmark, versus, shots: Path, frames: int, size: int) -> None:
-    """One thread; against the same samples without augmentation, and against copying their bytes."""
+    """One thread; against samples without augmentation, and against copying their bytes."""
     benchmark.group = f"samples of {frames} frames of {size} x {size}"
     data, plain = (_data(shots, frames, size, augment=augment) for augment in (True, False))
     window = np.load(data.shots[0].path)[:frames, :size, :size]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoder that brings its process down; in a module of its own, so that other processes find it."""
+"""A decoder that brings its process down; in its own module, so that other processes find it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Footage of every kind, decoded once into the cache: layouts, crops, changes, damage, interruptions."""
+"""Footage of every kind, decoded once: layouts, crops, changes, damage, interruptions."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def test_videos_and_frames_are_found_at_any_depth(tmp_path: Path) -> None:
     write_video(videos / "two.MKV", frames=6)
     (videos / "notes.txt").write_text("no footage")
     assert _names(videos) == ["a_frames", "a_one.mp4", "two.MKV"]
+    assert _names(videos / "a" / "frames") == ["frames"]
     prepared = prepare_data(_config(tmp_path, videos))
     assert (prepared.sources, prepared.shots, prepared.decoded, prepared.skipped) == (3, 3, 3, {})
     assert prepared.frames == 18

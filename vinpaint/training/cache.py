@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
 
-A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json`` that lists them.
-Shots without the list are what a killed run left; they are not used and are written anew.
+A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json``
+that lists them. Shots without the list are what a killed run left; they are not used and are
+written anew.
 """
 
 from __future__ import annotations
