@@ -61,8 +61,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"checkpoint: expected a file, found no {path}") from error
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"checkpoint: {path} cannot be read: {reason}") from error
+        raise InputError(
+            f"checkpoint: {path} is damaged, or none of this version of vinpaint"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"checkpoint: {path} is none of this version of vinpaint")
     return state
@@ -77,7 +78,7 @@ def check_same_run(config: TrainConfig, state: Mapping[str, Any], path: Path) ->
     saved, wanted = state["config"], plain(config)
     if config.run.mean == "auto":
         wanted["model"]["mean"] = saved["model"]["mean"]
-    differing = []
+    differing: list[str] = []
     for section, may_change in (
         ("model", set()),
         ("losses", set()),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig
 from vinpaint.training.data import DataConfig
+from vinpaint.training.interruption import seconds
 from vinpaint.training.losses import LossConfig
 from vinpaint.training.options import build, override, read_toml
 
@@ -109,7 +110,8 @@ class RunConfig:
         precision: "bf16" and "fp16" are autocast, the second with scaled gradients.
         ema: decay of the running average of the weights that is validated and saved; 0: no average.
         save_every: steps between two checkpoints.
-        time_limit: seconds after which the run saves and stops, to be gone on with; "none": no limit.
+        time_limit: such as "90s", "8m" or "1h30m": then the run saves and stops, to be gone on with; "none":
+            no limit.
         workers: processes that make samples; 0: the one that trains.
         validate_every: steps between two validations on held-out clips; 0: none.
         validation_clips: clips of a validation, always the same.
@@ -127,7 +129,7 @@ class RunConfig:
     ema: float = 0.999
     workers: int = 2
     save_every: int = 500
-    time_limit: float | None = None
+    time_limit: str | None = None
     validate_every: int = 500
     validation_clips: int = 8
     tensorboard: bool = False
@@ -138,7 +140,8 @@ class RunConfig:
             _expect(self, name, "0 or more", lambda value: value >= 0)
         for name in ("save_every", "validation_clips"):
             _expect(self, name, "1 or more", lambda value: value >= 1)
-        _expect(self, "time_limit", "more than 0 seconds", lambda value: value > 0)
+        if self.time_limit is not None:
+            seconds(self.time_limit)
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,33 @@ RECIPES = ("default", "paper")
 def recipe(name: str) -> Path:
     """The file of one of :data:`RECIPES`."""
     return Path(str(resources.files("vinpaint") / "training" / "recipes" / f"{name}.toml"))
+
+
+CONFIG = "config.toml"
+"""The file in a run's folder with all its options."""
+
+
+def find_config(output: str | None, *, any_recipe: bool = False) -> Path:
+    """The configuration of the run in ``output``.
+
+    Args:
+        output: folder of a run, if any.
+        any_recipe: take the default recipe if there is no run.
+
+    Raises:
+        InputError: there is no run.
+    """
+    path = Path(output or "") / CONFIG
+    if output is not None and path.exists():
+        return path
+    if any_recipe:
+        return recipe("default")
+    raise InputError(
+        "CONFIG: expected a TOML file, a recipe ("
+        + ", ".join(RECIPES)
+        + "), or a folder of videos"
+        + ("" if output is None else f"; there is no run in {output} to go on with")
+    )
 
 
 def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainConfig:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,6 +46,14 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    def from_first(self, value: Any) -> Any:
+        """What the first process has, for all: its machine may be another."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their mean over the processes."""
         if self.count == 1 or not tensors:
@@ -65,9 +74,7 @@ class Processes:
 
     def keep_gradients(self, module: nn.Module) -> AbstractContextManager[None]:
         """Inside, the backward of a module of :meth:`share_gradients` only adds up its own gradients."""
-        if isinstance(module, DistributedDataParallel):
-            return module.no_sync()
-        return nullcontext()
+        return nullcontext() if self.count == 1 else module.no_sync()  # type: ignore[operator]
 
 
 @contextmanager

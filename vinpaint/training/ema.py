@@ -17,9 +17,7 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     begins would else stay near the first weights for long.
     """
 
-    def follow(
-        averages: Sequence[Tensor], current: Sequence[Tensor], told: Tensor | int
-    ) -> None:
+    def follow(averages: Sequence[Tensor], current: Sequence[Tensor], told: Tensor | int) -> None:
         share = 1.0 - min(decay, (1 + int(told)) / (10 + int(told)))
         torch._foreach_lerp_(list(averages), list(current), share)
 

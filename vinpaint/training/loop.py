@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ from vinpaint.nn import VideoInpainter
 from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.pretrained import save_pretrained
 from vinpaint.training import checkpoint
-from vinpaint.training.config import StageConfig, TrainConfig
+from vinpaint.training.config import CONFIG, StageConfig, TrainConfig
 from vinpaint.training.data import ClipDataset, prepare_data
 from vinpaint.training.distributed import Processes, RunningStatistics, join_processes
 from vinpaint.training.ema import average_weights
 from vinpaint.training.interruption import TIME_LIMIT, Interruption, Stopped, ignore_signals
-from vinpaint.training.losses import Objective, Output, choose_frames
+from vinpaint.training.losses import LossConfig, Objective, Output, choose_frames
 from vinpaint.training.monitor import (
     CURVES,
     LOG,
@@ -125,16 +125,20 @@ class _Run:
         self.moments_since: int | None = None
         self.seconds = 0.0
         self.clips = 0
+        self.warned = False
         self.busy = self.waited = 0.0
 
     def go(self) -> VideoInpainter:
-        state = self._saved_state()
-        if self.processes.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            prepare_data(self.config.data)
+        state = self.processes.from_first(self._saved_state() if self.processes.first else None)
+        with warnings.catch_warnings():
+            if not self.processes.first:
+                warnings.simplefilter("ignore")  # said once
+            prepare_data(self.config.data, progress=self._say_decoded())
         self.processes.wait()
         for stage in self.config.stages:
-            self._samples(stage, 1)  # what is wrong with a later stage is said before the first step
+            self._samples(
+                stage, 1
+            )  # what is wrong with a later stage is said before the first step
         torch.manual_seed(self.config.run.seed)
         self._make_networks(state)
         if state is not None:
@@ -143,7 +147,8 @@ class _Run:
         with ExitStack() as stack:
             self.log = self.board = None
             if self.processes.first:
-                self._write_config()
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / CONFIG).write_text(to_toml(self._resolved()), encoding="utf-8")
                 self.log = Log(self.folder / LOG, self.done)
                 stack.callback(self.log.close)
                 if self.config.run.tensorboard:
@@ -155,16 +160,15 @@ class _Run:
                     self.stage, self.step = index, 0
                 self._run_stage(self.config.stages[index], interruption)
         self._finish()
-        return self._best()
+        return self._best().eval()
 
     # --- before the first step
 
     def _saved_state(self) -> dict[str, Any] | None:
         path, resume = self.folder / checkpoint.NAME, self.config.run.resume
         if resume == "never":
-            self.processes.wait()
-            if self.processes.first:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            (self.folder / LOG).unlink(missing_ok=True)
             return None
         if resume == "must" and not path.exists():
             raise InputError(f"--resume: expected a checkpoint, found no {path}")
@@ -224,19 +228,19 @@ class _Run:
         checkpoint.set_random_state(state["random"])
         self.stage, self.step, self.done = state["stage"], state["step"], state["done"]
         self.samples, self.seconds = state["samples"], state["seconds"]
-        logger.info("going on after step %d of %d", self.done, self.config.steps)
+        self._say("going on after step %d of %d", self.done, self.config.steps)
 
-    def _write_config(self) -> None:
-        run = replace(self.config.run, mean="model")
-        resolved = replace(self.config, model=self.model.config, run=run)
-        (self.folder / "config.toml").write_text(to_toml(resolved), encoding="utf-8")
+    def _resolved(self) -> TrainConfig:
+        """The options to go on with, the mean pixel that was measured among them."""
+        run = replace(self.config.run, mean="model", resume="auto", time_limit=None)
+        return replace(self.config, model=self.model.config, run=run)
 
     # --- the stages
 
     def _run_stage(self, stage: StageConfig, interruption: Interruption) -> None:
         if self.step >= stage.steps:
             return
-        logger.info(
+        self._say(
             "stage %d: %s, %d steps of %d clips of %d frames of %d x %d",
             *(self.stage, stage.networks, stage.steps),
             *(stage.batch * stage.accumulate * self.processes.count, stage.frames),
@@ -288,7 +292,7 @@ class _Run:
         firsts = range(start, start + count * stride, stride)
         loader = DataLoader(
             self._samples(stage, self.samples + count * stride),
-            batch_sampler=[range(first, first + batch) for first in firsts],
+            batch_sampler=[list(range(first, first + batch)) for first in firsts],
             num_workers=self.config.run.workers,
             worker_init_fn=ignore_signals,
             pin_memory=self.device.type == "cuda",
@@ -296,13 +300,16 @@ class _Run:
         )
         return iter(loader)
 
-    def _samples(self, stage: StageConfig, stop: int) -> ClipDataset:
+    def _samples(
+        self, stage: StageConfig, stop: int, split: Literal["train", "validation"] = "train"
+    ) -> ClipDataset:
         return ClipDataset(
             self.config.data,
             frames=stage.frames,
             size=stage.size,
             stop=stop,
             seed=self.config.run.seed,
+            split=split,
         )
 
     def _one_step(
@@ -419,23 +426,70 @@ class _Run:
 
     # --- at times, and in the end
 
+    def _say(self, message: str, *values: Any) -> None:
+        if self.processes.first:
+            logger.info(message, *values)
+
+    def _say_decoded(self) -> Callable[[int, int], None]:
+        """Says every ten seconds how far the decoding is."""
+        said = time.monotonic()
+
+        def say(done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said >= 10 or done == total:
+                self._say("decoded %d of %d clips", done, total)
+                said = time.monotonic()
+
+        return say
+
     def _best(self) -> VideoInpainter:
         model = self.model if self.average is None else self.average.module
         assert isinstance(model, VideoInpainter)
-        return model.eval()
+        return model
 
     @torch.no_grad()
     def _validate(self, stage: StageConfig) -> None:
-        pass
+        """The paper's two losses on held-out clips, of the weights that would be saved now."""
+        model, processes = self._best(), self.processes
+        try:
+            clips = self._samples(stage, self.config.run.validation_clips, "validation")
+        except InputError as error:
+            if not self.warned:
+                logger.warning("no validation in stage %d: %s", self.stage, error)
+            self.warned = True
+            return
+        learning = [module for module in model.modules() if module.training]
+        networks, objective = Networks(model.eval(), stage), Objective(LossConfig(), self.device)
+        sums: dict[str, Tensor] = {}
+        for index in range(processes.rank, len(clips), processes.count):
+            frames, mask = self._to_device([clip.unsqueeze(0) for clip in clips[index]])
+            with self._autocast():
+                output = networks(frames, mask, torch.arange(stage.frames))
+                _, terms = objective(output)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term
+            if index == 0 and self.board is not None:
+                self.board.pictures(self.done, "hole, fill, truth", _picture(output))
+        for module in learning:
+            module.training = True
+        processes.average(list(sums.values()))
+        share = processes.count / len(clips)
+        means = {name: share * value.item() for name, value in sums.items()}
+        if self.log is not None:
+            row = {"step": self.done, "stage": self.stage, "event": "validation", **means}
+            self.log.write(row)
+        if self.board is not None:
+            self.board.figures(self.done, means, "validation")
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+        self._say("validation after step %d: %s", self.done, shown)
 
     def _save(self) -> None:
         if not self.processes.first:
             return
-        resolved = replace(self.config, model=self.model.config)
         average = self.average
         state = {
-            "versions": {"vinpaint": vinpaint.__version__, "torch": torch.__version__},
-            "config": plain(resolved),
+            "versions": {"vinpaint": vinpaint.__version__, "torch": str(torch.__version__)},
+            "config": plain(self._resolved()),
             "stage": self.stage,
             "step": self.step,
             "done": self.done,
@@ -463,7 +517,15 @@ class _Run:
             return
         plot_losses(self.folder / LOG, self.folder / CURVES)
         if self.busy:
-            logger.info(
+            self._say(
                 "%d clips in %.0f s, %.3g clips/s; %.1f %% of it waited for data",
                 *(self.clips, self.busy, self.clips / self.busy, 100 * self.waited / self.busy),
             )
+
+
+def _picture(output: Output) -> Tensor:
+    """The first clip of what the networks gave, CombCN's or else 3DCN's."""
+    if output.completed is not None:
+        return picture_rows(output.frames[0], output.mask[0], output.completed[0])
+    assert output.coarse is not None
+    return picture_rows(output.small[0], output.small_mask[0], output.coarse[0])

@@ -6,7 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +55,27 @@ class ProgressBar:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+@contextmanager
+def say_on_terminal() -> Iterator[None]:
+    """Print what the run says beside the progress bar, warnings marked as such."""
+    handler = _Lines()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "vinpaint: warning: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(mark + record.getMessage(), sys.stderr if mark else sys.stdout)
+        sys.stdout.flush()
 
 
 class Log:
@@ -175,7 +199,7 @@ def plot_losses(log: str | Path, picture: str | Path) -> bool:
                 markeredgecolor="black",
                 label=f"{name}, validation",
             )
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         if after["stage"] != before["stage"]:
             axes.axvline(before["step"] + 0.5, color="grey", linestyle="--", linewidth=1)
             axes.annotate(
