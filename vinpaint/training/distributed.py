@@ -74,7 +74,9 @@ class Processes:
 
     def keep_gradients(self, module: nn.Module) -> AbstractContextManager[None]:
         """Inside, the backward of a module of :meth:`share_gradients` only adds up its own gradients."""
-        return nullcontext() if self.count == 1 else module.no_sync()  # type: ignore[operator]
+        if isinstance(module, DistributedDataParallel):
+            return module.no_sync()
+        return nullcontext()
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def join_processes(device: str) -> Iterator[Processes]:
         yield Processes(0, 1, target)
         return
     if target.type == "cuda":
-        if target.index is None:
+        if ":" not in device:
             target = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(target)
     backend = "nccl" if target.type == "cuda" else "gloo"
