@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holes, samples, and the loop: seeded, resumable, learning."""
+"""The loop: resumable, learning."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from media import scene, write_video
 
 from vinpaint.errors import InputError
 from vinpaint.pretrained import load_pretrained
-from vinpaint.training import ShotDataset, TrainConfig, decode_shots, train
-from vinpaint.training.holes import free_form, moving_box, random_hole, static_box
+from vinpaint.training import TrainConfig, train
 
 SIZE = 16
 
@@ -48,44 +45,6 @@ def _config(shots: Path, output: Path) -> TrainConfig:
 
 def _log(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize("kind", [static_box, moving_box, free_form, random_hole])
-def test_holes_are_seeded_and_leave_something_known(kind: Callable) -> None:
-    for seed in range(20):
-        hole = kind(np.random.default_rng(seed), 5, 40, 48)
-        assert hole.shape == (5, 40, 48)
-        assert hole.dtype == bool
-        assert hole.any(axis=(1, 2)).all()
-        assert not hole.all(axis=(1, 2)).any()
-        assert np.array_equal(hole, kind(np.random.default_rng(seed), 5, 40, 48))
-
-
-def test_the_papers_box_has_the_papers_sides() -> None:
-    for seed in range(50):
-        hole = static_box(np.random.default_rng(seed), 3, 128, 128)
-        rows, columns = hole[0].any(1).sum(), hole[0].any(0).sum()
-        assert 48 <= rows <= 64
-        assert 48 <= columns <= 64
-        assert hole[0].sum() == rows * columns
-        assert (hole == hole[0]).all()
-
-
-def test_a_sample_depends_on_seed_and_index_alone(shots: Path) -> None:
-    data = ShotDataset(shots, frames=4, size=SIZE, length=8, seed=1)
-    frames, mask = data[3]
-    assert frames.shape == (3, 4, SIZE, SIZE)
-    assert mask.shape == (1, 4, SIZE, SIZE)
-    assert 0 <= frames.min() <= frames.max() <= 1
-    again = ShotDataset(shots, frames=4, size=SIZE, length=99, seed=1)[3]
-    assert torch.equal(frames, again[0])
-    assert torch.equal(mask, again[1])
-    assert not torch.equal(frames, ShotDataset(shots, frames=4, size=SIZE, length=8, seed=2)[3][0])
-
-
-def test_no_usable_shot_is_an_error(shots: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="at least 13 frames"):
-        ShotDataset(shots, frames=13, size=SIZE, length=1)
 
 
 def test_a_resumed_run_gives_the_weights_of_one_never_stopped(shots: Path, tmp_path: Path) -> None:
@@ -149,17 +108,3 @@ def test_joint_training_starts_from_the_stage_before(shots: Path, tmp_path: Path
     for name, value in first.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     assert "l1_combcn" in _log(tmp_path / "joint")[0]
-
-
-def test_decoded_shots_end_at_cuts_and_bad_files_are_named(tmp_path: Path) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    pictures = [scene(i, 96, 64, seed=i // 20) for i in range(40)]
-    write_video(videos / "good.mp4", frames=40, size=(96, 64), pictures=pictures)
-    write_video(videos / "good.mkv", frames=20, size=(96, 64))
-    (videos / "bad.mp4").write_bytes(b"no video")
-    with pytest.warns(UserWarning, match=r"skipped .*bad\.mp4"):
-        count = decode_shots(videos, tmp_path / "cache", short_side=32)
-    assert count == 3  # good.mkv is another video than good.mp4
-    for path in (tmp_path / "cache").glob("*.npy"):
-        assert np.load(path).shape == (20, 32, 48, 3)

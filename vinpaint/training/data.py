@@ -202,19 +202,18 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
             config = replace(config, augment=AugmentConfig(enabled=False))
         self.config, self.frames, self.size, self.seed = config, frames, size, seed
         self.indices = range(start, stop)
-        shots = [
-            shot
-            for shot in _all_shots(config)
-            if is_validation(shot.source, config) == (split == "validation")
-        ]
+        held_out = split == "validation"
+        found = _all_shots(config)
+        shots = [shot for shot in found if is_validation(shot.source, config) == held_out]
         self.shots = [s for s in shots if s.frames >= frames and min(s.height, s.width) >= size]
         if not self.shots:
             longest = max((shot.frames for shot in shots), default=0)
             largest = max((min(shot.height, shot.width) for shot in shots), default=0)
             raise InputError(
                 f"no {split} shot of at least {frames} frames and {size} x {size} pixels in "
-                f"{config.cache}; there are {len(shots)}, of at most {longest} frames and "
-                f"{largest} pixels along the shorter side"
+                f"{config.cache}: there are {len(shots)} {split} shots, of at most {longest} "
+                f"frames and {largest} pixels along the shorter side"
+                + ("" if found else "; prepare_data decodes the footage")
             )
         # A long shot is drawn more often than a short one, but not in proportion: it repeats itself.
         self._ends = np.cumsum(np.sqrt([shot.frames for shot in self.shots]))

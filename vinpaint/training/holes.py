@@ -49,7 +49,7 @@ class HoleConfig:
     )
     side: tuple[float, float] = (0.375, 0.5)
     stroke: tuple[float, float] = (0.05, 0.22)
-    object: tuple[float, float] = (0.25, 0.7)
+    object: tuple[float, float] = (0.3, 0.9)
     letter: tuple[float, float] = (0.06, 0.16)
     area: tuple[float, float] = (0.002, 0.5)
     masks: str | None = None
@@ -279,7 +279,7 @@ def _draw_blobs(
     circle = np.stack([np.cos(around), np.sin(around)], axis=1)
     for plane, centre, t in zip(hole, path, np.linspace(0, 1, len(hole)), strict=True):
         radius = 1 + (strength * np.cos(waves * around + phase + turn * t)).sum(axis=0)
-        curve = centre + 0.4 * size * stretch * radius[:, None] * circle
+        curve = centre + 0.5 * size * stretch * radius[:, None] * circle
         cv2.fillPoly(plane, [_fixed(curve)], 1, shift=SHIFT)
 
 

@@ -84,7 +84,8 @@ def find_sources(
             )
     for folder in map(Path, photos):
         _check_folder(folder, "photos")
-        pictures = [p for p in sorted(folder.rglob("*")) if _is_picture(p) and p.is_file()]
+        # Folders of wallpapers have one picture under many names: links to it are left out.
+        pictures = [p for p in sorted(folder.rglob("*")) if _is_picture(p) and not p.is_symlink()]
         if not pictures:
             raise InputError(
                 f"photos: {folder} holds no pictures; expected {', '.join(EXTENSIONS)} files"
