@@ -88,8 +88,9 @@ class Networks(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor, chosen: Tensor) -> Output:
         """Clips (N, 3, F, H, W), their holes, and the frames of each that CombCN gets."""
-        frames, mask = pad_to_grid(frames), pad_to_grid(mask)
-        small, small_mask = reduce_clip(frames, mask)
+        grid = self.model.grid
+        frames, mask = pad_to_grid(frames, grid), pad_to_grid(mask, grid)
+        small, small_mask = reduce_clip(frames, mask, self.model.config.reduction)
         coarse = guidance = completed = None
         if self.model.completion is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.networks != "comb"):
