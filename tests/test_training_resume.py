@@ -51,9 +51,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         write_shots(folder / "shots"),
         folder / "run",
         tiny_stage("completion", 3, accumulate=2, warmup=2),
-        tiny_stage("joint", 5, batch=2, comb_frames=2, schedule="cosine", freeze_stats_steps=1),
+        tiny_stage("joint", 5, batch=2, comb_frames=3, schedule="cosine", freeze_stats_steps=1),
         save_every=2,
     )
+    config = replace(config, losses=LossConfig(temporal=0.1, adversarial=0.1))
     train(config)
     return config
 
@@ -130,8 +131,8 @@ def test_other_options_are_refused_before_the_first_step(whole: TrainConfig) -> 
     cases = [
         ({"run": replace(whole.run, seed=1)}, r"run\.seed \(0 there, 1 asked for\)"),
         ({"model": InpainterConfig(mode="2dcn")}, r"model\.mode \('combcn' there, '2dcn' asked"),
-        ({"model": InpainterConfig(composite_guidance=False)}, r"model\.composite_guidance"),
-        ({"losses": LossConfig(comb_weight=2.0)}, r"losses\.comb_weight \(1\.0 there, 2\.0 asked"),
+        ({"model": InpainterConfig(width=0.25)}, r"model\.width \(0\.125 there, 0\.25 asked"),
+        ({"losses": LossConfig(temporal=0.2)}, r"losses\.adversarial \(0\.1 there, 0\.0 asked"),
         ({"data": replace(whole.data, short_side=20)}, r"data\.short_side"),
         ({"stages": (tiny_stage("joint", 3), whole.stages[1])}, r"stages\.0\.networks"),
         ({"stages": whole.stages[:1]}, r"stages \(2 begun, 1 asked for\)"),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import vinpaint
+from vinpaint.nn import InpainterConfig
 from vinpaint.training import (
     DataConfig,
     RunConfig,
@@ -25,9 +26,6 @@ from vinpaint.training.monitor import read_log
 from vinpaint.training.options import to_toml
 
 SIZE = 16
-
-VALIDATION = ("shot1", "shot6")
-"""Two of the shots; which are kept for validation their names decide."""
 
 
 def write_shots(folder: Path) -> Path:
@@ -45,6 +43,7 @@ def tiny(shots: Path, output: Path, *stages: StageConfig, **options: object) -> 
     run = {"precision": "fp32", "workers": 0, "validate_every": 0, "ema": 0.9, **options}
     return TrainConfig(
         data=DataConfig(cache=str(shots), short_side=SIZE),
+        model=InpainterConfig(width=0.125),
         run=RunConfig(output=str(output), **run),
         stages=stages or (tiny_stage(),),
     )

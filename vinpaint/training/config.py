@@ -14,7 +14,7 @@ from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig
 from vinpaint.training.data import DataConfig
 from vinpaint.training.interruption import seconds
-from vinpaint.training.losses import LossConfig
+from vinpaint.training.losses import LossConfig, check
 from vinpaint.training.options import build, override, read_toml
 
 
@@ -175,11 +175,21 @@ class TrainConfig:
                     f"stages.{index}.networks: expected joint, since a 2DCN has no 3DCN to tell from, "
                     f"got {stage.networks}"
                 )
+            if stage.networks != "completion":
+                _check_losses(self.losses, stage, index)
 
     @property
     def steps(self) -> int:
         """Optimiser steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+
+def _check_losses(losses: LossConfig, stage: StageConfig, index: int) -> None:
+    sizes = {"frames": stage.frames, "size": stage.size}
+    try:
+        check(losses, **sizes, comb_frames=stage.comb_frames)
+    except InputError as error:
+        raise InputError(f"stages.{index}.{error}") from error
 
 
 RECIPES = ("default", "paper")

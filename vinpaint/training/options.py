@@ -103,7 +103,7 @@ def build(cls: type[T], values: Any, where: str = "") -> T:
         return cls(**converted)
     except TypeError as error:
         raise InputError(f"{where or 'config'}: {error}") from error
-    except InputError as error:
+    except ValueError as error:
         raise InputError(_located(str(error), where)) from error
 
 
