@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: footage, synthetic holes, the data set, and the loop."""
 
-from vinpaint.training.data import (
-    ClipDataset,
-    DataConfig,
-    ShotDataset,
-    decode_shots,
-    prepare_data,
-)
-from vinpaint.training.loop import TrainConfig, train
+from vinpaint.training.config import RunConfig, StageConfig, TrainConfig, load_config
+from vinpaint.training.data import ClipDataset, DataConfig, prepare_data
+from vinpaint.training.interruption import Stopped
+from vinpaint.training.loop import train
+from vinpaint.training.losses import LossConfig
 
 __all__ = [
     "ClipDataset",
     "DataConfig",
-    "ShotDataset",
+    "LossConfig",
+    "RunConfig",
+    "StageConfig",
+    "Stopped",
     "TrainConfig",
-    "decode_shots",
+    "load_config",
     "prepare_data",
     "train",
 ]
