@@ -146,43 +146,43 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
-    parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder of video files")
     parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        type=Path,
-        help="folder of the run; goes on from the checkpoint in it",
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        help="a TOML file, a recipe (default, paper), or a folder of videos for the recipe default; "
+        "may be left out to go on with the run in OUTPUT",
+    )
+    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change an option, such as stages.0.steps=100; repeatable",
+    )
+    going_on = parser.add_mutually_exclusive_group()
+    going_on.add_argument(
+        "--resume",
+        action="store_const",
+        const="must",
+        help="insist on a checkpoint in RUN (default: go on from it if it is there)",
+    )
+    going_on.add_argument(
+        "--fresh",
+        action="store_const",
+        const="never",
+        dest="resume",
+        help="begin anew and remove the checkpoint in RUN",
+    )
+    parser.add_argument("--init", metavar="PATH", help="a checkpoint or weights to start from")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument(
+        "--time-limit", metavar="TIME", help="save and stop after 8m, 90s or 1h30m: exit code 75"
     )
     parser.add_argument(
-        "--stage",
-        choices=["completion", "joint"],
-        default="joint",
-        help="3DCN alone, or both networks",
+        "--print-config", action="store_true", help="show every option and what it is, and stop"
     )
-    parser.add_argument("--steps", type=int, default=10_000, help="steps in all")
-    parser.add_argument(
-        "--decay-steps",
-        type=int,
-        default=0,
-        help="last steps, in which the learning rate falls to 0",
-    )
-    parser.add_argument(
-        "--freeze-stats-steps", type=int, default=0, help="last steps, with running statistics"
-    )
-    parser.add_argument("--batch", type=int, default=1, help="clips a step")
-    parser.add_argument("--frames", type=int, default=16, help="frames a clip")
-    parser.add_argument("--size", type=int, default=96, help="height and width of a clip in pixels")
-    parser.add_argument(
-        "--comb-frames", type=int, help="frames of a clip that CombCN trains on (default all)"
-    )
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
-    parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
-    parser.add_argument("--init", metavar="CHECKPOINT", help="weights to start from")
 
 
 def _inpaint(args: argparse.Namespace) -> None:
@@ -231,15 +231,26 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from vinpaint.training import TrainConfig, decode_shots, train
+    from vinpaint.training import Stopped, train
+    from vinpaint.training.config import find_config, load_config
+    from vinpaint.training.monitor import ProgressBar, say_on_terminal
+    from vinpaint.training.options import to_toml
 
-    options = {k: v for k, v in vars(args).items() if k not in ("run", "debug", "videos")}
-    options["output"] = str(args.output)
-    shots = args.output / "shots"
-    print(f"{decode_shots(args.videos, shots)} shots in {shots}")
-    with closing(_Progress("step")) as progress:
-        train(TrainConfig(data=str(shots), **options), progress=progress)
-    print(f"{args.output}: checkpoint.pt, log.jsonl, and weights/ for vinpaint inpaint --weights")
+    given = {name: getattr(args, name) for name in ("output", "resume", "init", "device")}
+    given["time_limit"] = args.time_limit
+    assignments = [f"run.{k}={json.dumps(v)}" for k, v in given.items() if v is not None]
+    source = args.config or find_config(args.output, any_recipe=args.print_config)
+    config = load_config(source, [*assignments, *args.set])
+    if args.print_config:
+        print(to_toml(config, documented=True), end="")
+        return
+    try:
+        with closing(ProgressBar()) as progress, say_on_terminal():
+            train(config, progress=progress)
+    except Stopped as stopped:
+        print(f"vinpaint: {stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    print(f"{config.run.output}: checkpoint.pt, log.jsonl, weights for vinpaint inpaint --weights")
 
 
 def _info(args: argparse.Namespace) -> None:

@@ -1,7 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: synthetic holes, the data set of shots, and the loop."""
+"""Training: footage, synthetic holes, the data set, and the loop."""
 
-from vinpaint.training.data import ShotDataset, decode_shots
-from vinpaint.training.loop import TrainConfig, train
+from vinpaint.training.config import RunConfig, StageConfig, TrainConfig, load_config
+from vinpaint.training.data import ClipDataset, DataConfig, prepare_data
+from vinpaint.training.interruption import Stopped
+from vinpaint.training.loop import train
+from vinpaint.training.losses import LossConfig
 
-__all__ = ["ShotDataset", "TrainConfig", "decode_shots", "train"]
+__all__ = [
+    "ClipDataset",
+    "DataConfig",
+    "LossConfig",
+    "RunConfig",
+    "StageConfig",
+    "Stopped",
+    "TrainConfig",
+    "load_config",
+    "prepare_data",
+    "train",
+]

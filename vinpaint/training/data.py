@@ -1,163 +1,285 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training samples: short windows of shots, cropped, flipped and punched with a hole."""
+"""Training samples: footage decoded once into shots, windows of them, and a hole in each."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from vinpaint.errors import InputError
-from vinpaint.training.holes import random_hole
+from vinpaint.errors import InputError, InputWarning
+from vinpaint.training.augment import AugmentConfig, random_window
+from vinpaint.training.cache import (
+    Crop,
+    Decoding,
+    Shot,
+    decode_all,
+    find_shots,
+    is_decoded,
+    loose_shots,
+    only_writer,
+)
+from vinpaint.training.camera import CameraConfig
+from vinpaint.training.holes import HoleConfig, random_hole
+from vinpaint.training.sources import Source, find_sources, read_boxes
 
-VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".webm"}
-
-SHORT_SIDE = 128
-"""Shots are decoded to this many pixels along their shorter side."""
-
-MAX_SPEED = 2
-"""A sample may skip frames: the fastest takes every second one."""
+NAMED = 5
+"""Unusable files that the warning names; the result names all."""
 
 
-def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = SHORT_SIDE) -> int:
-    """Decode every video below ``videos`` once, cut into shots, to files that :class:`ShotDataset` reads.
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on, and how footage becomes samples.
 
-    A video whose shots are all in ``cache`` already is not read again. A video that cannot be read is skipped with
-    a warning that names it.
-
-    Returns:
-        Shots in ``cache``.
+    Attributes:
+        cache: folder that the decoded shots are kept in. Without ``folders`` and ``photos`` all
+            ``.npy`` files in it are the shots, (F, H, W, 3) uint8 RGB each.
+        folders: footage: videos and folders of frames at any depth, or a data set in the layout of
+            DAVIS or YouTube-VOS.
+        photos: folders of photographs, which a synthetic camera films.
+        short_side: shots are decoded to this many pixels along their shorter side.
+        crop: what is cut out first: ``"none"``; ``"center-square"``, the paper's for Caltech
+            Pedestrian; ``"boxes"``, a square around each clip's box, the paper's for faces.
+        boxes: CSV file with the columns ``clip, x, y, width, height`` in pixels, for
+            ``crop = "boxes"``. Faces are not looked for: the boxes are another program's.
+        box_margin: how much larger than its box a square is, as a share of the box's longer side.
+        validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which
+            clips, only their names say, so a clip stays where it is when others are added.
+        decoders: processes that decode; ``None``: one a core.
+        augment: what is done to a window at random; not in validation.
+        holes: which holes are cut.
+        camera: how photographs are filmed.
     """
-    videos, cache = Path(videos), Path(cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    for path in sorted(p for p in videos.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
-        stem = "_".join(path.relative_to(videos).parts)
-        whole = cache / f"{stem}.whole"  # says that no shot of this video is missing
-        if whole.exists():
-            continue
-        try:
-            for start, shot in _shots(path, short_side):
-                partial = cache / f"{stem}.partial"
-                with partial.open("wb") as file:
-                    np.save(file, shot)
-                partial.replace(cache / f"{stem}@{start}.npy")
-            whole.touch()
-        except InputError as error:
-            warnings.warn(f"skipped {path}: {error}", stacklevel=2)
-    return len(list(cache.glob("*.npy")))
+
+    cache: str
+    folders: tuple[str, ...] = ()
+    photos: tuple[str, ...] = ()
+    short_side: int = 128
+    crop: Crop = "none"
+    boxes: str | None = None
+    box_margin: float = 0.25
+    validation_share: float = 1 / 6
+    decoders: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    holes: HoleConfig = field(default_factory=HoleConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+
+    def __post_init__(self) -> None:
+        if self.short_side < 8:
+            raise InputError(f"short_side: expected at least 8 pixels, got {self.short_side}")
+        if self.crop not in ("none", "center-square", "boxes"):
+            raise InputError(
+                f"crop: expected 'none', 'center-square' or 'boxes', got {self.crop!r}"
+            )
+        if (self.crop == "boxes") != (self.boxes is not None):
+            raise InputError(
+                "boxes: expected a CSV file together with crop = 'boxes', and only then, "
+                f"got boxes={self.boxes!r} and crop={self.crop!r}"
+            )
+        if not 0 <= self.validation_share < 1:
+            raise InputError(
+                "validation_share: expected a share from 0 to less than 1, "
+                f"got {self.validation_share}"
+            )
+        if self.box_margin < 0:
+            raise InputError(f"box_margin: expected 0 or more, got {self.box_margin}")
+        if self.decoders is not None and self.decoders < 1:
+            raise InputError(f"decoders: expected at least 1, got {self.decoders}")
+
+    def decoding(self) -> Decoding:
+        """The part of the options that the shots in the cache depend on."""
+        return Decoding(self.short_side, self.crop, self.box_margin, self.camera)
 
 
-def _shots(path: Path, short_side: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """First frame and (F, h, w, 3) pixels of every shot of a video; one shot in memory at a time."""
-    # Decoders are needed here alone: shots that are decoded already train without them.
-    from vinpaint.video.reader import open_clip
-    from vinpaint.video.shots import find_cuts
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`prepare_data` found.
 
-    clip = open_clip(path)
-    cuts = [*find_cuts(thumbnail.image for thumbnail in clip.thumbnails()), math.inf]
-    start = 0
-    shot: list[NDArray[np.uint8]] = []
-    for frame in clip.frames():
-        if frame.index == cuts[0]:
-            yield start, np.stack(shot)
-            start, shot, cuts = frame.index, [], cuts[1:]
-        scale = short_side / min(frame.rgb.shape[:2])
-        size = (round(frame.rgb.shape[1] * scale), round(frame.rgb.shape[0] * scale))
-        rgb = frame.rgb if frame.rgb.dtype == np.uint8 else (frame.rgb >> 8).astype(np.uint8)
-        shot.append(np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8))
-    yield start, np.stack(shot)
+    Attributes:
+        folder: where the shots are.
+        sources: clips and photographs that can be used.
+        decoded: those of them that were not in the cache before.
+        shots: in the cache.
+        frames: of all shots.
+        skipped: what cannot be used, and why.
+    """
+
+    folder: Path
+    sources: int
+    decoded: int
+    shots: int
+    frames: int
+    skipped: dict[Path, str]
 
 
-class ShotDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Random windows of decoded shots.
+def prepare_data(
+    config: DataConfig, *, progress: Callable[[int, int], None] | None = None
+) -> Prepared:
+    """Decode all footage into the cache, once: what is there and has not changed is not read again.
 
-    Sample ``i`` depends on the seed and on ``i`` alone, so a run can stop and go on anywhere, with any
-    number of workers.
+    A run that was stopped goes on where it was. Footage that cannot be read is skipped, with one
+    warning that names it.
 
     Args:
-        folder: the shots, one ``.npy`` file of (F, H, W, 3) uint8 each (see :func:`decode_shots`).
-        frames: frames a sample.
-        size: height and width of a sample in pixels; also the smallest crop.
-        length: samples an epoch.
-        seed: everything random derives from it.
+        config: where the footage is and how it is decoded.
+        progress: called with sources done and sources in all.
 
     Raises:
-        FileNotFoundError: no shot in ``folder`` is long and large enough.
+        InputError: a folder is missing or empty, or none of the footage can be read.
+    """
+    if not config.folders and not config.photos:
+        shots = loose_shots(_existing(config.cache))
+        return _prepared(Path(config.cache), shots, decoded=0, skipped={})
+    sources, skipped = _sources(config)
+    decoding = config.decoding()
+    folder = decoding.folder(config.cache)
+    with only_writer(folder):
+        missing = [source for source in sources if not is_decoded(folder, source, decoding)]
+        done = len(sources) - len(missing)
+        decoded = 0
+        for source, reason in decode_all(folder, missing, decoding, config.decoders):
+            done += 1
+            if reason is None:
+                decoded += 1
+            else:
+                skipped[source.path] = reason
+            if progress is not None:
+                progress(done, len(sources))
+    found = [shot for source in sources for shot in find_shots(folder, source) or ()]
+    if skipped:
+        named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
+        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        total = len(skipped) + len({shot.source for shot in found})
+        message = f"{len(skipped)} of {total} clips cannot be used: {named}{more}"
+        if not found:
+            raise InputError(message)
+        warnings.warn(message, InputWarning, stacklevel=2)
+    return _prepared(folder, found, decoded, skipped)
+
+
+class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Random windows of decoded shots, each with a hole.
+
+    Sample ``i`` depends on the seed and on ``i`` alone, so a run can stop and go on anywhere, with
+    any number of workers. A data set stands for the samples from ``start`` to ``stop``; a sampler
+    draws from ``indices``.
+
+    Args:
+        config: the options; :func:`prepare_data` has filled ``config.cache``.
+        frames: frames a sample.
+        size: height and width of a sample in pixels; also the smallest crop.
+        start: number of the first sample.
+        stop: number after that of the last sample.
+        seed: everything random derives from it.
+        split: ``"train"``, or ``"validation"``: other clips, no augmentation.
+
+    Raises:
+        InputError: no footage, it is not in the cache, or no shot is long and large enough.
     """
 
     def __init__(
-        self, folder: str | Path, *, frames: int, size: int, length: int, seed: int = 0
+        self,
+        config: DataConfig,
+        *,
+        frames: int,
+        size: int,
+        start: int = 0,
+        stop: int,
+        seed: int = 0,
+        split: Literal["train", "validation"] = "train",
     ) -> None:
-        self.frames, self.size, self.length, self.seed = frames, size, length, seed
-        shots = (np.load(path, mmap_mode="r") for path in sorted(Path(folder).glob("*.npy")))
-        self.shots = [s for s in shots if s.shape[0] >= frames and min(s.shape[1:3]) >= size]
+        if split == "validation":
+            config = replace(config, augment=AugmentConfig(enabled=False))
+        self.config, self.frames, self.size, self.seed = config, frames, size, seed
+        self.indices = range(start, stop)
+        found = _all_shots(config)
+        held_out = _held_out(found, config)
+        shots = [s for s in found if (s.source in held_out) == (split == "validation")]
+        self.shots = [s for s in shots if s.frames >= frames and min(s.height, s.width) >= size]
         if not self.shots:
-            raise FileNotFoundError(
-                f"no shot of at least {frames} frames and {size} x {size} pixels in {folder}"
+            longest = max((shot.frames for shot in shots), default=0)
+            largest = max((min(shot.height, shot.width) for shot in shots), default=0)
+            raise InputError(
+                f"no {split} shot of at least {frames} frames and {size} x {size} pixels in "
+                f"{config.cache}: got {len(shots)} of at most {longest} frames and {largest} "
+                "pixels along the shorter side"
+                + ("" if found else "; prepare_data decodes the footage")
             )
-        # A long shot is drawn more often than a short one, but not in proportion: it repeats itself.
-        weight = np.sqrt([len(shot) for shot in self.shots])
-        self.weight = weight / weight.sum()
+        # A long shot is drawn more often than a short one, not in proportion: it repeats itself.
+        self._ends = np.cumsum(np.sqrt([shot.frames for shot in self.shots]))
 
     def mean(self) -> tuple[float, float, float]:
         """Mean red, green and blue of all shots in [0, 1], from a sample of their pixels."""
-        pixels = [
-            shot[::8, ::8, ::8].reshape(-1, 3).mean(0, dtype=np.float64) for shot in self.shots
-        ]
-        lengths = [len(shot) for shot in self.shots]
-        red, green, blue = np.average(pixels, axis=0, weights=lengths).tolist()
-        return round(red / 255, 3), round(green / 255, 3), round(blue / 255, 3)
+        lengths = [shot.frames for shot in self.shots]
+        means = np.average([shot.mean for shot in self.shots], axis=0, weights=lengths)
+        red, green, blue = (means / 255).round(3).tolist()
+        return red, green, blue
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """``(frames, mask)``: float (3, F, size, size) in [0, 1] and (1, F, size, size), 1 in the hole."""
+        """``(frames, mask)``: uint8 (3, F, size, size) and bool (1, F, size, size).
+
+        The mask is ``True`` in the hole. Frames are 0..255: a quarter of the bytes of floats to
+        collate, to pass between processes and to copy to the device, which divides by 255.
+        """
+        if index not in self.indices:
+            raise IndexError(f"sample {index} is not in {self.indices}")
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # one worker, one core
         rng = np.random.default_rng((self.seed, index))
-        shot = self.shots[rng.choice(len(self.shots), p=self.weight)]
-        clip = self._augment(rng, self._window(rng, shot))
-        hole = random_hole(rng, self.frames, self.size, self.size)
-        frames = torch.from_numpy(clip).permute(3, 0, 1, 2).float().div_(255)
-        return frames, torch.from_numpy(hole).unsqueeze(0).float()
-
-    def _window(self, rng: np.random.Generator, shot: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        fastest = max(1, min(MAX_SPEED, (len(shot) - 1) // max(self.frames - 1, 1)))
-        speed = int(rng.integers(1, fastest + 1))
-        start = int(rng.integers(len(shot) - (self.frames - 1) * speed))
-        window = shot[start : start + (self.frames - 1) * speed + 1 : speed]
-        return window[::-1] if rng.random() < 0.5 else window
-
-    def _augment(self, rng: np.random.Generator, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = window.shape[1:3]
-        side = int(rng.integers(self.size, min(height, width) + 1))
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        crop = window[:, top : top + side, left : left + side]
-        if rng.random() < 0.5:
-            crop = crop[:, :, ::-1]
-        order, table = rng.permutation(3) if rng.random() < 0.5 else np.arange(3), _tone_curves(rng)
-        small = (np.ascontiguousarray(self._resized(frame)[..., order]) for frame in crop)
-        return np.stack([cv2.LUT(frame, table) for frame in small]).astype(np.uint8)
-
-    def _resized(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = (self.size, self.size)
-        out = cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(out, np.uint8)
+        drawn = np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right")
+        # Opened for each sample: it takes less time than a crop, and keeps no file open.
+        pixels = np.load(self.shots[drawn].path, mmap_mode="r")
+        window = random_window(rng, pixels, self.frames, self.size, self.config.augment)
+        hole = random_hole(rng, self.frames, self.size, self.size, self.config.holes)
+        return torch.from_numpy(window), torch.from_numpy(hole).unsqueeze(0)
 
 
-def _tone_curves(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random gamma and gain for each channel as a (256, 1, 3) table.
+def is_validation(source: str, config: DataConfig) -> bool:
+    """Whether a clip is kept for validation; its name alone decides."""
+    number = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big")
+    return number / 2**64 < config.validation_share
 
-    Real footage is mostly grey; with these the colour to fill in can only be learned from around
-    the hole.
-    """
-    level = np.linspace(0, 1, 256)[:, None]
-    curves = rng.uniform(0.6, 1.0, 3) * level ** rng.uniform(0.6, 1.6, 3)
-    return (255 * curves).round().astype(np.uint8)[:, None, :]
+
+def _held_out(shots: list[Shot], config: DataConfig) -> set[str]:
+    """The clips for validation; none if they would be all there is."""
+    clips = {shot.source for shot in shots}
+    held_out = {clip for clip in clips if is_validation(clip, config)}
+    return held_out if held_out != clips else set()
+
+
+def _all_shots(config: DataConfig) -> list[Shot]:
+    if not config.folders and not config.photos:
+        return loose_shots(_existing(config.cache))
+    folder = config.decoding().folder(config.cache)
+    return [shot for source in _sources(config)[0] for shot in find_shots(folder, source) or ()]
+
+
+def _existing(cache: str) -> Path:
+    if not Path(cache).is_dir():
+        raise InputError(f"cache: no such folder: {cache}")
+    return Path(cache)
+
+
+def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
+    sources, unreadable = find_sources(config.folders, config.photos)
+    if config.boxes is not None:
+        boxes = read_boxes(config.boxes)
+        sources = [replace(source, box=boxes.get(source.path.name)) for source in sources]
+    return sources, unreadable
+
+
+def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
+    sources = len({shot.source for shot in shots})
+    return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)

@@ -1,237 +1,532 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: 3DCN alone, then both networks jointly, as the paper has it."""
+"""The training loop: one stage after the other, resumable at any step, in one process or several."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vinpaint import ops
-from vinpaint.devices import resolve_device
+import vinpaint
 from vinpaint.errors import InputError
-from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.nn import VideoInpainter
 from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
-from vinpaint.nn.layers import ConvBNReLU
 from vinpaint.pretrained import save_pretrained
-from vinpaint.training.data import ShotDataset
+from vinpaint.training import checkpoint
+from vinpaint.training.config import CONFIG, StageConfig, TrainConfig
+from vinpaint.training.data import ClipDataset, prepare_data
+from vinpaint.training.distributed import Processes, RunningStatistics, join_processes
+from vinpaint.training.ema import average_weights
+from vinpaint.training.interruption import TIME_LIMIT, Interruption, Stopped, ignore_signals
+from vinpaint.training.losses import LossConfig, Objective, Output, choose_frames
+from vinpaint.training.monitor import (
+    CURVES,
+    LOG,
+    Board,
+    Log,
+    Progress,
+    logger,
+    picture_rows,
+    plot_losses,
+)
+from vinpaint.training.options import plain, to_toml
+
+WEIGHTS = "weights"
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+REGAIN_STEPS = 200
+"""Steps in which the learning rate rises after a checkpoint that came without Adam's moments."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Options of one training run.
+def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpainter:
+    """Train, or go on training if the output folder holds a checkpoint.
 
-    Attributes:
-        data: folder of decoded shots.
-        output: folder of the run: ``checkpoint.pt``, ``log.jsonl``, and in the end ``weights``.
-        stage: ``"completion"`` trains 3DCN alone, ``"joint"`` both networks together.
-        steps: optimiser steps in all; a resumed run goes on to this number.
-        decay_steps: the last so many steps lower the learning rate linearly to zero.
-        freeze_stats_steps: the last so many steps normalise with the running statistics, so that the
-            network meets in training what it will meet in use.
-        batch: clips a step.
-        frames: frames a clip.
-        size: height and width of a clip.
-        comb_frames: frames of each clip that CombCN trains on, evenly spread; ``None``: all, as in the
-            paper. Neighbouring frames are much alike, so a few of each of more clips teach more.
-        learning_rate: Adam's; the paper's is 1e-3.
-        comb_weight: weight of CombCN's loss beside 3DCN's; the paper's is 1.
-        precision: ``"bf16"`` is autocast.
-        device: ``"auto"`` is the first CUDA device if there is one, else the CPU.
-        seed: of the weights, the samples and the holes.
-        workers: processes that make samples.
-        save_every: steps between two checkpoints.
-        init: a checkpoint to start from, for example of the stage before.
-    """
+    Example::
 
-    data: str
-    output: str
-    stage: Literal["completion", "joint"] = "joint"
-    steps: int = 10_000
-    decay_steps: int = 0
-    freeze_stats_steps: int = 0
-    batch: int = 1
-    frames: int = 16
-    size: int = 96
-    comb_frames: int | None = None
-    learning_rate: float = 1e-3
-    comb_weight: float = 1.0
-    precision: Literal["fp32", "bf16"] = "bf16"
-    device: str = "auto"
-    seed: int = 0
-    workers: int = 1
-    save_every: int = 200
-    init: str | None = None
+        from vinpaint.training import DataConfig, RunConfig, StageConfig, TrainConfig, train
 
-
-def losses(
-    model: VideoInpainter, frames: Tensor, mask: Tensor, config: TrainConfig
-) -> tuple[Tensor, Tensor | None]:
-    """3DCN's and CombCN's loss (``None`` in the completion stage), on the 0..255 scale."""
-    frames, mask = pad_to_grid(frames, model.grid), pad_to_grid(mask, model.grid)
-    small, small_mask = reduce_clip(frames, mask, model.config.reduction)
-    coarse, guidance = model.complete(small, small_mask)
-    loss3d = 255 * ops.masked_l1(coarse, small, small_mask)
-    if config.stage == "completion":
-        return loss3d, None
-    if config.comb_frames is not None:
-        chosen = torch.linspace(0, frames.shape[2] - 1, config.comb_frames).round().long()
-        frames, mask, guidance = (clip[:, :, chosen] for clip in (frames, mask, guidance))
-    completed = model.restore(frames, mask, guidance)
-    return loss3d, 255 * ops.masked_l1(completed, frames, mask, per_frame=True)
-
-
-def train(
-    config: TrainConfig,
-    model_config: InpainterConfig | None = None,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> VideoInpainter:
-    """Train, or go on training if ``config.output`` holds a checkpoint.
+        config = TrainConfig(
+            data=DataConfig(cache="shots", folders=("videos",)),
+            run=RunConfig(output="run", precision="fp32"),
+            stages=(
+                StageConfig(networks="completion", steps=20, frames=4, size=32),
+                StageConfig(networks="joint", steps=20, frames=4, size=32, schedule="cosine"),
+            ),
+        )
+        model = train(config)  # the weights are in run/weights, too
 
     Args:
         config: what to train, on what, for how long.
-        model_config: options of the networks; ``None``: the paper's, with the mean pixel of the data. A
-            checkpoint that the run starts from brings its own.
-        progress: called with steps done and steps in all.
+        progress: told of every step.
 
     Returns:
-        The trained model; its weights are in ``config.output`` too, in the folder ``weights``.
+        The trained model in evaluation mode: its averaged weights, if the run averages.
 
     Raises:
-        FileNotFoundError: no data, or no such ``init`` checkpoint.
-        InputError: the checkpoint in ``output`` was made with other options, or no such device.
+        InputError: no data, no such device, or a checkpoint in the output folder made with other options.
+        Stopped: a signal or the time limit came; everything is saved, the same call goes on.
     """
-    torch.manual_seed(config.seed)
-    device = resolve_device(config.device)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    dataset = ShotDataset(
-        config.data,
-        frames=config.frames,
-        size=config.size,
-        length=config.steps * config.batch,
-        seed=config.seed,
-    )
-    checkpoint = output / "checkpoint.pt"
-    resumed = _load(checkpoint, device) if checkpoint.exists() else None
-    if resumed is not None:
-        _check_resumable(config, resumed["config"], checkpoint)
-    start = resumed if resumed is not None or config.init is None else _load(config.init, device)
-    if start is not None:
-        model_config = InpainterConfig(**start["model_config"])
-    model = VideoInpainter(model_config or InpainterConfig(mean=dataset.mean())).to(device)
-    if start is not None:
-        model.load_state_dict(start["model"])
-    optimizer = torch.optim.Adam(_parameters(model, config.stage), lr=config.learning_rate)
-    step = 0
-    if resumed is not None:
-        optimizer.load_state_dict(resumed["optimizer"])
-        step = resumed["step"]
-    samples = range(step * config.batch, config.steps * config.batch)
-    loader = DataLoader(
-        dataset, batch_size=config.batch, sampler=samples, num_workers=config.workers
-    )
-    model.train()
-    started = time.monotonic()
-    with (output / "log.jsonl").open("a") as log:
-        for batch in loader:
-            frames, mask = (clip.to(device, non_blocking=True) for clip in batch)
-            if config.steps - step <= config.freeze_stats_steps:
-                _freeze_statistics(model)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _decay(step, config)
-            with torch.autocast(
-                frames.device.type, torch.bfloat16, enabled=config.precision == "bf16"
-            ):
-                loss3d, loss2d = losses(model, frames, mask, config)
-            total = loss3d if loss2d is None else loss3d + config.comb_weight * loss2d
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            optimizer.step()
-            step += 1
-            row = {
-                "step": step,
-                "l1_3dcn": loss3d.item(),
-                "seconds": round(time.monotonic() - started, 2),
-            }
-            if loss2d is not None:
-                row["l1_combcn"] = loss2d.item()
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            if step % config.save_every == 0 or step == config.steps:
-                _save(checkpoint, model, optimizer, step, config)
-            if progress is not None:
-                progress(step, config.steps)
-    save_pretrained(model, output / "weights")
-    return model
+    with join_processes(config.run.device) as processes:
+        return _Run(config, processes, progress).go()
 
 
-MAY_CHANGE = (
-    "data",
-    "output",
-    "steps",
-    "decay_steps",
-    "freeze_stats_steps",
-    "workers",
-    "save_every",
-    "device",
-)
-"""Options that a resumed run may have other values for."""
+class Networks(nn.Module):
+    """What one stage computes of a clip, as one module."""
+
+    def __init__(self, model: VideoInpainter, stage: StageConfig) -> None:
+        super().__init__()
+        self.model, self.networks = model, stage.networks
+
+    def forward(self, frames: Tensor, mask: Tensor, chosen: Tensor) -> Output:
+        """Clips (N, 3, F, H, W), their holes, and the frames of each that CombCN gets."""
+        grid = self.model.grid
+        frames, mask = pad_to_grid(frames, grid), pad_to_grid(mask, grid)
+        small, small_mask = reduce_clip(frames, mask, self.model.config.reduction)
+        coarse = guidance = completed = None
+        if self.model.completion is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.networks != "comb"):
+                coarse, guidance = self.model.complete(small, small_mask)
+        if len(chosen) < frames.shape[2]:
+            frames, mask = frames[:, :, chosen], mask[:, :, chosen]
+            guidance = None if guidance is None else guidance[:, :, chosen]
+        if self.networks != "completion":
+            completed = self.model.restore(frames, mask, guidance)
+        return Output(coarse, small, small_mask, completed, frames, mask)
 
 
-def _load(path: str | Path, device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
-    return state
+class _Step:
+    """A step that was computed, its figures still on the way from the device."""
+
+    def __init__(self, row: dict[str, Any], figures: dict[str, Tensor], stopping: bool) -> None:
+        self.row, self.names = row, [*figures, "stopping"]
+        values = [figure.detach().float() for figure in figures.values()]
+        self.values = torch.stack([*values, values[0].new_tensor(float(stopping))])
 
 
-def _check_resumable(config: TrainConfig, before: dict[str, Any], checkpoint: Path) -> None:
-    for name, value in asdict(config).items():
-        if name not in MAY_CHANGE and before[name] != value:
+class _Run:
+    """The state of a run in one of its processes."""
+
+    def __init__(
+        self, config: TrainConfig, processes: Processes, progress: Progress | None
+    ) -> None:
+        self.config, self.processes, self.progress = config, processes, progress
+        self.device = processes.device
+        self.folder = Path(config.run.output)
+        self.dtype = DTYPES[config.run.precision]
+        self.stage = self.step = self.done = self.samples = 0
+        self.moments_since: int | None = None
+        self.seconds = 0.0
+        self.clips = 0
+        self.warned = False
+        self.busy = self.waited = 0.0
+
+    def go(self) -> VideoInpainter:
+        state = self.processes.from_first(self._saved_state() if self.processes.first else None)
+        with warnings.catch_warnings():
+            if not self.processes.first:
+                warnings.simplefilter("ignore")  # said once
+            prepare_data(self.config.data, progress=self._say_decoded())
+        self.processes.wait()
+        for stage in self.config.stages:
+            self._samples(
+                stage, 1
+            )  # what is wrong with a later stage is said before the first step
+        torch.manual_seed(self.config.run.seed)
+        self._make_networks(state)
+        if state is not None:
+            self._restore(state)
+        interruption = Interruption(self.config.run.time_limit)
+        with ExitStack() as stack:
+            self.log = self.board = None
+            if self.processes.first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / CONFIG).write_text(to_toml(self._resolved()), encoding="utf-8")
+                self.log = Log(self.folder / LOG, self.done)
+                stack.callback(self.log.close)
+                if self.config.run.tensorboard:
+                    self.board = Board(self.folder, self.done)
+                    stack.callback(self.board.close)
+            stack.enter_context(interruption)
+            for index in range(self.stage, len(self.config.stages)):
+                if index > self.stage:
+                    self.stage, self.step = index, 0
+                self._run_stage(self.config.stages[index], interruption)
+        self._finish()
+        return self._best().eval()
+
+    # --- before the first step
+
+    def _saved_state(self) -> dict[str, Any] | None:
+        path, resume = self.folder / checkpoint.NAME, self.config.run.resume
+        if resume == "never":
+            path.unlink(missing_ok=True)
+            (self.folder / LOG).unlink(missing_ok=True)
+            return None
+        if resume == "must" and not path.exists():
+            raise InputError(f"--resume: expected a checkpoint, found no {path}")
+        if not path.exists():
+            return None
+        state = checkpoint.read_checkpoint(path)
+        checkpoint.check_same_run(self.config, state, path)
+        return state
+
+    def _make_networks(self, state: dict[str, Any] | None) -> None:
+        run, options = self.config.run, self.config.model
+        weights = None
+        if state is not None:
+            options = replace(options, mean=tuple(state["config"]["model"]["mean"]))
+        elif run.init is not None:
+            weights, mean = checkpoint.read_weights(run.init)
+            options = replace(options, mean=mean) if run.mean == "auto" else options
+        elif run.mean == "auto":
+            options = replace(options, mean=self._samples(self.config.stages[0], 1).mean())
+        self.model = VideoInpainter(options).to(self.device)
+        if weights is not None:
+            missing = checkpoint.take_weights(self.model, weights)
+            if missing and run.strict:
+                raise InputError(
+                    f"init: {run.init} lacks {len(missing)} of the model's weights, {missing[0]} first; "
+                    "take the others with run.strict = false"
+                )
+            for name in missing:
+                logger.warning("not in %s, so it starts anew: %s", run.init, name)
+        self.objective = Objective(self.config.losses, self.device)
+        self.average = average_weights(self.model, run.ema) if run.ema else None
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        rate = self.config.losses.adversarial_learning_rate
+        opponent = self.objective.trainable()
+        self.opponent = torch.optim.Adam(opponent, lr=rate) if opponent else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision == "fp16")
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            self.objective.load_state_dict(state["objective"])
+            if self.average is not None:
+                self.average.module.load_state_dict(state["average"]["model"])
+                self.average.n_averaged.fill_(state["average"]["told"])
+        except RuntimeError as error:
             raise InputError(
-                f"{name}: {checkpoint} was made with {before[name]!r}, got {value!r}; use another "
-                "output folder"
+                f"{self.folder / checkpoint.NAME} is of another architecture: {error}"
+            ) from error
+        self.moments_since = state["moments_since"]
+        if state["optimizer"] is None:
+            self.moments_since = state["done"]
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            if self.opponent is not None:
+                self.opponent.load_state_dict(state["opponent"])
+        checkpoint.set_random_state(state["random"])
+        self.stage, self.step, self.done = state["stage"], state["step"], state["done"]
+        self.samples, self.seconds = state["samples"], state["seconds"]
+        self._say("going on after step %d of %d", self.done, self.config.steps)
+
+    def _resolved(self) -> TrainConfig:
+        """The options to go on with, the mean pixel that was measured among them."""
+        run = replace(self.config.run, mean="model", resume="auto", time_limit=None)
+        return replace(self.config, model=self.model.config, run=run)
+
+    # --- the stages
+
+    def _run_stage(self, stage: StageConfig, interruption: Interruption) -> None:
+        if self.step >= stage.steps:
+            return
+        self._say(
+            "stage %d: %s, %d steps of %d clips of %d frames of %d x %d",
+            *(self.stage, stage.networks, stage.steps),
+            *(stage.batch * stage.accumulate * self.processes.count, stage.frames),
+            *(stage.size, stage.size),
+        )
+        self._choose_networks(stage)
+        if self.average is not None and self.step == 0:
+            self.average.n_averaged.zero_()
+        networks = self.processes.share_gradients(Networks(self.model, stage))
+        clips = self._clips(stage)
+        parts = (stage.accumulate, self.processes)
+        statistics = RunningStatistics(self.model, *parts)
+        pending: _Step | None = None
+        while self.step < stage.steps:
+            if stage.steps - self.step <= stage.freeze_stats_steps and self.model.training:
+                self.model.eval()
+                statistics = RunningStatistics(self.model, *parts)
+            computed = self._one_step(stage, networks, clips, statistics, interruption)
+            last = self.step == stage.steps
+            every = self.config.run.validate_every
+            validate = bool(every) and (last or self.done % every == 0)
+            save = last or self.done % self.config.run.save_every == 0
+            # A step late: while its figures travel the device has the next one to compute.
+            stop = pending is not None and self._note(pending)
+            pending = computed
+            if validate or save or stop:
+                stop, pending = self._note(pending) or stop, None
+            if validate:
+                self._validate(stage)
+            if save or stop:
+                self._save()
+            if stop:
+                self._give_weights()
+                raise Stopped(interruption.reason or TIME_LIMIT, self.done)
+
+    def _choose_networks(self, stage: StageConfig) -> None:
+        self.model.train()
+        self.model.requires_grad_(True)
+        resting = {"completion": self.model.comb, "comb": self.model.completion}
+        module = resting.get(stage.networks)
+        if module is not None:
+            module.eval().requires_grad_(False)
+
+    def _clips(self, stage: StageConfig) -> Iterator[list[Tensor]]:
+        """Micro-batches of this process from where the run is to the end of the stage."""
+        processes, batch = self.processes, stage.batch
+        count = (stage.steps - self.step) * stage.accumulate
+        start, stride = self.samples + processes.rank * batch, processes.count * batch
+        firsts = range(start, start + count * stride, stride)
+        loader = DataLoader(
+            self._samples(stage, self.samples + count * stride),
+            batch_sampler=[list(range(first, first + batch)) for first in firsts],
+            num_workers=self.config.run.workers,
+            worker_init_fn=ignore_signals,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # or the loader would draw from the run's
+        )
+        return iter(loader)
+
+    def _samples(
+        self, stage: StageConfig, stop: int, split: Literal["train", "validation"] = "train"
+    ) -> ClipDataset:
+        return ClipDataset(
+            self.config.data,
+            frames=stage.frames,
+            size=stage.size,
+            stop=stop,
+            seed=self.config.run.seed,
+            split=split,
+        )
+
+    def _one_step(
+        self,
+        stage: StageConfig,
+        networks: nn.Module,
+        clips: Iterator[list[Tensor]],
+        statistics: RunningStatistics,
+        interruption: Interruption,
+    ) -> _Step:
+        started = time.monotonic()
+        waited = 0.0
+        rate = self._rate(stage)
+        chosen = choose_frames(self.config.losses, stage.frames, stage.comb_frames, self.done)
+        self.optimizer.zero_grad()
+        if self.opponent is not None:
+            self.opponent.zero_grad()
+        sums: dict[str, Tensor] = {}
+        statistics.begin_step()
+        for part in range(stage.accumulate):
+            asked = time.monotonic()
+            batch = next(clips)
+            waited += time.monotonic() - asked
+            frames, mask = self._to_device(batch)
+            last = part == stage.accumulate - 1
+            with ExitStack() as stack:
+                if not last:
+                    stack.enter_context(self.processes.keep_gradients(networks))
+                with self._autocast():
+                    output = networks(frames, mask, chosen)
+                    total, terms = self.objective(output)
+                self.scaler.scale(total / stage.accumulate).backward()
+            statistics.end_part()
+            with self._autocast():
+                opposing = self.objective.discriminator_loss(output)
+            if opposing is not None:
+                (opposing / stage.accumulate).backward()
+                terms["discriminator"] = opposing.detach()
+            for name, term in {"loss": total.detach(), **terms}.items():
+                sums[name] = sums.get(name, 0) + term / stage.accumulate
+        statistics.end_step()
+        sums["grad_norm"] = self._descend(stage, rate)
+        self.step += 1
+        self.done += 1
+        count = stage.batch * stage.accumulate * self.processes.count
+        self.samples += count
+        seconds = time.monotonic() - started
+        self.seconds += seconds
+        self.clips, self.busy, self.waited = (
+            self.clips + count,
+            self.busy + seconds,
+            self.waited + waited,
+        )
+        row = {
+            "step": self.done,
+            "stage": self.stage,
+            "lr": rate,
+            "clips_per_second": count / seconds,
+            "data_wait": waited / seconds,
+            "seconds": self.seconds,
+        }
+        return _Step(row, sums, interruption.reason is not None)
+
+    def _to_device(self, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
+        frames, mask = (clip.to(self.device, non_blocking=True) for clip in batch)
+        if frames.dtype == torch.uint8:
+            frames = frames.float().div_(255)
+        return frames, mask.to(frames.dtype)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _rate(self, stage: StageConfig) -> float:
+        rate = stage.rate(self.step)
+        if self.moments_since is None:
+            return rate
+        return rate * min(1.0, (self.done - self.moments_since + 1) / REGAIN_STEPS)
+
+    def _descend(self, stage: StageConfig, rate: float) -> Tensor:
+        """One step of the optimisers; returns the length of the gradient."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.unscale_(self.optimizer)
+        longest = float("inf") if stage.clip_norm is None else stage.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.opponent is not None:
+            parameters = self.opponent.param_groups[0]["params"]
+            self.processes.average([p.grad for p in parameters if p.grad is not None])
+            self.opponent.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return norm
+
+    def _note(self, computed: _Step) -> bool:
+        """Log a step; returns whether any process wants to stop."""
+        self.processes.average([computed.values])
+        figures = dict(zip(computed.names, computed.values.tolist(), strict=True))
+        stopping = figures.pop("stopping") > 0
+        row = {**computed.row, **figures}
+        if not torch.isfinite(torch.tensor(figures["loss"])):
+            raise FloatingPointError(
+                f"the loss of step {row['step']} is no finite number; go on from the last checkpoint in "
+                f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
+            )
+        if self.log is not None:
+            self.log.write(row)
+        if self.board is not None:
+            self.board.figures(row["step"], row, "training")
+        if self.progress is not None and self.processes.first:
+            self.progress(row["step"], self.config.steps, row)
+        return stopping
+
+    # --- at times, and in the end
+
+    def _say(self, message: str, *values: Any) -> None:
+        if self.processes.first:
+            logger.info(message, *values)
+
+    def _say_decoded(self) -> Callable[[int, int], None]:
+        """Says every ten seconds how far the decoding is."""
+        said = time.monotonic()
+
+        def say(done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said >= 10 or done == total:
+                self._say("decoded %d of %d clips", done, total)
+                said = time.monotonic()
+
+        return say
+
+    def _best(self) -> VideoInpainter:
+        model = self.model if self.average is None else self.average.module
+        assert isinstance(model, VideoInpainter)
+        return model
+
+    @torch.no_grad()
+    def _validate(self, stage: StageConfig) -> None:
+        """The paper's two losses on held-out clips, of the weights that would be saved now."""
+        model, processes = self._best(), self.processes
+        try:
+            clips = self._samples(stage, self.config.run.validation_clips, "validation")
+        except InputError as error:
+            if not self.warned:
+                logger.warning("no validation in stage %d: %s", self.stage, error)
+            self.warned = True
+            return
+        learning = [module for module in model.modules() if module.training]
+        networks, objective = Networks(model.eval(), stage), Objective(LossConfig(), self.device)
+        sums: dict[str, Tensor] = {}
+        for index in range(processes.rank, len(clips), processes.count):
+            frames, mask = self._to_device([clip.unsqueeze(0) for clip in clips[index]])
+            with self._autocast():
+                output = networks(frames, mask, torch.arange(stage.frames))
+                _, terms = objective(output)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term
+            if index == 0 and self.board is not None:
+                self.board.pictures(self.done, "hole, fill, truth", _picture(output))
+        for module in learning:
+            module.training = True
+        processes.average(list(sums.values()))
+        share = processes.count / len(clips)
+        means = {name: share * value.item() for name, value in sums.items()}
+        if self.log is not None:
+            row = {"step": self.done, "stage": self.stage, "event": "validation", **means}
+            self.log.write(row)
+        if self.board is not None:
+            self.board.figures(self.done, means, "validation")
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
+        self._say("validation after step %d: %s", self.done, shown)
+
+    def _save(self) -> None:
+        if not self.processes.first:
+            return
+        average = self.average
+        state = {
+            "versions": {"vinpaint": vinpaint.__version__, "torch": str(torch.__version__)},
+            "config": plain(self._resolved()),
+            "stage": self.stage,
+            "step": self.step,
+            "done": self.done,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "average": average
+            and {"model": average.module.state_dict(), "told": int(average.n_averaged)},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "objective": self.objective.state_dict(),
+            "opponent": None if self.opponent is None else self.opponent.state_dict(),
+            "moments_since": self.moments_since,
+            "random": checkpoint.random_state(),
+        }
+        checkpoint.write_checkpoint(self.folder / checkpoint.NAME, state)
+
+    def _give_weights(self) -> None:
+        if self.processes.first:
+            save_pretrained(self._best(), self.folder / WEIGHTS)
+
+    def _finish(self) -> None:
+        self._give_weights()
+        if not self.processes.first:
+            return
+        plot_losses(self.folder / LOG, self.folder / CURVES)
+        if self.busy:
+            self._say(
+                "%d clips in %.0f s, %.3g clips/s; %.1f %% of it waited for data",
+                *(self.clips, self.busy, self.clips / self.busy, 100 * self.waited / self.busy),
             )
 
 
-def _parameters(model: VideoInpainter, stage: str) -> list[torch.nn.Parameter]:
-    module = model.completion if stage == "completion" else model
-    assert module is not None
-    return list(module.parameters())
-
-
-def _decay(step: int, config: TrainConfig) -> float:
-    left = config.steps - step
-    return min(1.0, left / config.decay_steps) if config.decay_steps else 1.0
-
-
-def _freeze_statistics(model: VideoInpainter) -> None:
-    for module in model.modules():
-        if isinstance(module, ConvBNReLU):
-            module.eval()
-
-
-def _save(
-    path: Path,
-    model: VideoInpainter,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    config: TrainConfig,
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "config": asdict(config),
-        "model_config": asdict(model.config),
-    }
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)
+def _picture(output: Output) -> Tensor:
+    """The first clip of what the networks gave, CombCN's or else 3DCN's."""
+    if output.completed is not None:
+        return picture_rows(output.frames[0], output.mask[0], output.completed[0])
+    assert output.coarse is not None
+    return picture_rows(output.small[0], output.small_mask[0], output.coarse[0])

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
+
+A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json``
+that lists them. Shots without the list are what a killed run left; they are not used and are
+written anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vinpaint.errors import InputError
+from vinpaint.training.camera import CameraConfig, film
+from vinpaint.training.sources import Box, Source
+
+Pixels = NDArray[np.uint8]
+
+Crop = Literal["none", "center-square", "boxes"]
+
+LONGEST_SHOT = 600
+"""Frames; a longer shot is stored in parts, so that the memory of a decoder stays bounded."""
+
+FORMAT = 1
+"""Part of every fingerprint; raise it when the same source would give other pixels."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One decoded shot.
+
+    Attributes:
+        source: name of the clip it was cut from.
+        path: the ``.npy`` file, (frames, height, width, 3) uint8 RGB.
+        mean: red, green and blue in 0..255.
+    """
+
+    source: str
+    path: Path
+    frames: int
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How footage becomes shots; what a fingerprint is made of beside the source itself."""
+
+    short_side: int
+    crop: Crop
+    box_margin: float
+    camera: CameraConfig
+
+    def folder(self, cache: str | Path) -> Path:
+        """Where the shots lie: short sides and crops are kept side by side."""
+        return Path(cache) / f"{self.short_side}-{self.crop}"
+
+    def fingerprint(self, source: Source) -> str:
+        """Equal as long as decoding ``source`` again would give the same shots."""
+        how = asdict(self.camera) if source.kind == "photo" else (source.box, self.box_margin)
+        facts = (FORMAT, source.kind, source.stamp(), self.short_side, self.crop, how)
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def find_shots(folder: Path, source: Source) -> list[Shot] | None:
+    """The shots of a source as its list has them; ``None`` if there is no whole list."""
+    entry = _read_entry(folder, source.name)
+    return None if entry is None else [_shot(folder, source.name, row) for row in entry["shots"]]
+
+
+def loose_shots(folder: Path) -> list[Shot]:
+    """Every ``.npy`` file of a folder, for shots that were made elsewhere."""
+    shots = []
+    for path in sorted(folder.glob("*.npy")):
+        pixels = np.load(path, mmap_mode="r")
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
+            raise InputError(
+                f"cache: {path} is no shot; expected (F, H, W, 3) uint8, "
+                f"got {pixels.shape} {pixels.dtype}"
+            )
+        source = path.stem.rpartition("@")[0] or path.stem
+        frames, height, width = pixels.shape[:3]
+        shots.append(Shot(source, path, frames, height, width, _mean(pixels)))
+    return shots
+
+
+def is_decoded(folder: Path, source: Source, decoding: Decoding) -> bool:
+    """Whether the shots of this source, as it is now, are all in the cache."""
+    entry = _read_entry(folder, source.name)
+    return entry is not None and entry["fingerprint"] == decoding.fingerprint(source)
+
+
+def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
+    """Decode a source into the cache.
+
+    Returns:
+        Why the source cannot be used; ``None`` if it can.
+    """
+    entry = folder / f"{source.name}.json"
+    entry.unlink(missing_ok=True)
+    _remove_shots(folder, source)
+    rows = []
+    shots = _shots(source, decoding)
+    while True:
+        try:
+            start, pixels = next(shots)
+        except StopIteration:
+            break
+        except (ValueError, cv2.error) as error:  # InputError is a ValueError
+            _remove_shots(folder, source)
+            return str(error)
+        path = folder / f"{source.name}@{start:06d}.npy"
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, pixels)
+        partial.replace(path)
+        rows.append({"file": path.name, "shape": pixels.shape[:3], "mean": _mean(pixels)})
+    partial = entry.with_suffix(".partial")
+    partial.write_text(
+        json.dumps({"fingerprint": decoding.fingerprint(source), "shots": rows}, indent=1)
+    )
+    partial.replace(entry)
+    return None
+
+
+def decode_all(
+    folder: Path, sources: Sequence[Source], decoding: Decoding, processes: int | None
+) -> Iterator[tuple[Source, str | None]]:
+    """Every source with what :func:`decode` says of it, in the order in which they are done."""
+    processes = min(processes or os.cpu_count() or 1, len(sources))
+    if processes <= 1:
+        for source in sources:
+            yield source, decode(folder, source, decoding)
+        return
+    interrupted = []
+    with _decoders(processes) as pool:
+        running = {pool.submit(decode, folder, source, decoding): source for source in sources}
+        for future in as_completed(running):
+            try:
+                yield running[future], future.result()
+            except BrokenProcessPool:
+                interrupted.append(running[future])
+    # One of these crashed a decoder, and with it all: each in a process of its own shows which.
+    for source in interrupted:
+        with _decoders(1) as pool:
+            try:
+                yield source, pool.submit(decode, folder, source, decoding).result()
+            except BrokenProcessPool:
+                _remove_shots(folder, source)
+                yield source, "its decoder crashed"
+
+
+@contextmanager
+def _decoders(processes: int) -> Iterator[ProcessPoolExecutor]:
+    # Not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A decoder whose parent was killed would go on writing beside the run that takes over."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """One process at a time writes to a cache; the next waits and then finds the work done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _shots(source: Source, decoding: Decoding) -> Iterator[tuple[int, Pixels]]:
+    if source.kind == "photo":
+        return film(source.path, source.name, decoding.short_side, decoding.camera)
+    return _cut(source, decoding)
+
+
+def _cut(source: Source, decoding: Decoding) -> Iterator[tuple[int, Pixels]]:
+    """First frame and (F, h, w, 3) pixels of every shot of a clip; one shot in memory at a time."""
+    # Decoders are needed here alone: shots that are decoded already train without them.
+    from vinpaint.video.reader import open_clip
+    from vinpaint.video.shots import find_cuts
+
+    clip = open_clip(source.path, argument="folders")
+    if decoding.crop == "boxes" and source.box is None:
+        raise InputError(f"boxes: no box for {source.path.name}")
+    cuts = [*find_cuts(thumbnail.image for thumbnail in clip.thumbnails()), math.inf]
+    start = 0
+    shot: list[Pixels] = []
+    for frame in clip.frames():
+        if frame.index == cuts[0] or len(shot) == LONGEST_SHOT:
+            yield start, np.stack(shot)
+            start, shot = frame.index, []
+        cuts = cuts[1:] if frame.index == cuts[0] else cuts
+        rgb = frame.rgb if frame.rgb.dtype == np.uint8 else (frame.rgb >> 8).astype(np.uint8)
+        shot.append(_small(_cropped(rgb, source.box, decoding), decoding))
+    yield start, np.stack(shot)
+
+
+def _cropped(frame: Pixels, box: Box | None, decoding: Decoding) -> Pixels:
+    height, width = frame.shape[:2]
+    if decoding.crop == "none":
+        return frame
+    x, y, w, h = box if box is not None else (0, 0, width, height)
+    side = min(height, width)
+    if box is not None:
+        side = min(side, round(max(w, h) * (1 + decoding.box_margin)))
+    left = min(max(round(x + (w - side) / 2), 0), width - side)
+    top = min(max(round(y + (h - side) / 2), 0), height - side)
+    return frame[top : top + side, left : left + side]
+
+
+def _small(frame: Pixels, decoding: Decoding) -> Pixels:
+    height, width = frame.shape[:2]
+    scale = decoding.short_side / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    if size == (width, height):
+        return np.ascontiguousarray(frame)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(np.ascontiguousarray(frame), size, interpolation=how), np.uint8)
+
+
+def _mean(pixels: Pixels) -> tuple[float, float, float]:
+    red, green, blue = pixels[::8, ::8, ::8].reshape(-1, 3).mean(0, dtype=np.float64).tolist()
+    return red, green, blue
+
+
+def _read_entry(folder: Path, name: str) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _shot(folder: Path, source: str, row: dict[str, Any]) -> Shot:
+    frames, height, width = row["shape"]
+    red, green, blue = row["mean"]
+    return Shot(source, folder / row["file"], frames, height, width, (red, green, blue))
+
+
+def _remove_shots(folder: Path, source: Source) -> None:
+    for suffix in ("npy", "partial"):
+        for path in folder.glob(f"{glob.escape(source.name)}@*.{suffix}"):
+            path.unlink()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: whole or not there, of this run or refused; and weights to start from."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vinpaint.errors import InputError
+from vinpaint.nn import VideoInpainter
+from vinpaint.pretrained import load_pretrained
+from vinpaint.training.config import TrainConfig
+from vinpaint.training.options import plain
+
+NAME = "checkpoint.pt"
+
+FORMAT = 1
+"""Raised when a checkpoint of an earlier version can no longer be read."""
+
+RUN_MAY_CHANGE = {
+    *("output", "resume", "init", "strict", "mean", "device", "save_every", "time_limit"),
+    *("workers", "validate_every", "validation_clips", "tensorboard"),
+}
+"""Options of a run that may be others when it goes on."""
+
+STAGE_MAY_CHANGE = {"steps", "schedule", "decay", "final_rate", "freeze_stats_steps"}
+"""Options of a stage begun that may be others when it goes on; a stage to come may be any."""
+
+DATA_MAY_CHANGE = {"folders", "photos", "boxes", "cache", "decoders"}
+"""Options of the data that may be others: the same footage may have been moved."""
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; if the machine stops meanwhile, the one before is still there."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too
+    finally:
+        os.close(folder)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint, on the CPU.
+
+    Raises:
+        InputError: no such file, or none that :func:`write_checkpoint` of this version wrote.
+    """
+    try:
+        state: Any = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise InputError(f"checkpoint: expected a file, found no {path}") from error
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"checkpoint: {path} is damaged, or none of this version of vinpaint"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"checkpoint: {path} is none of this version of vinpaint")
+    return state
+
+
+def check_same_run(config: TrainConfig, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on from a checkpoint that was made with other options.
+
+    Raises:
+        InputError: which options differ.
+    """
+    saved, wanted = state["config"], plain(config)
+    if config.run.mean == "auto":
+        wanted["model"]["mean"] = saved["model"]["mean"]
+    differing: list[str] = []
+    for section, may_change in (
+        ("model", set()),
+        ("losses", set()),
+        ("data", DATA_MAY_CHANGE),
+        ("run", RUN_MAY_CHANGE),
+    ):
+        differing += _differing(saved[section], wanted[section], section, may_change)
+    begun = state["stage"] + (1 if state["step"] else 0)
+    if len(wanted["stages"]) < begun:
+        differing.append(f"stages ({begun} begun, {len(wanted['stages'])} asked for)")
+    stages = list(zip(saved["stages"], wanted["stages"], strict=False))[:begun]
+    for index, (before, now) in enumerate(stages):
+        may_change = STAGE_MAY_CHANGE if index == state["stage"] else set()
+        differing += _differing(before, now, f"stages.{index}", may_change)
+    if differing:
+        raise InputError(
+            f"{path} was made with other options: {'; '.join(differing)}; use another output folder, "
+            "or --fresh to begin anew"
+        )
+
+
+def _differing(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str, may_change: set[str]
+) -> Iterator[str]:
+    for name in sorted({*saved, *wanted} - may_change):
+        before, now = saved.get(name), wanted.get(name)
+        if before != now:
+            yield f"{where}.{name} ({before!r} there, {now!r} asked for)"
+
+
+def random_state() -> dict[str, Any]:
+    """The states of torch's generators."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put back what :func:`random_state` gave, as far as the devices are the same."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], tuple[float, float, float]]:
+    """Weights and mean pixel of a checkpoint (its averaged weights, if it has them) or weights folder.
+
+    Raises:
+        InputError: neither of the two is there.
+    """
+    if Path(path).is_dir() and not (Path(path) / NAME).exists():
+        model = load_pretrained(path)
+        return model.state_dict(), model.config.mean
+    state = read_checkpoint(Path(path) / NAME if Path(path).is_dir() else path)
+    red, green, blue = state["config"]["model"]["mean"]
+    return (state["average"] or state)["model"], (red, green, blue)
+
+
+def take_weights(model: VideoInpainter, weights: Mapping[str, Any]) -> list[str]:
+    """Copy the weights that fit by name and shape; returns what of the model was not found, in words."""
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    return [
+        f"{name} {tuple(own[name].shape)}"
+        + (f" (there {tuple(weights[name].shape)})" if name in weights else "")
+        for name in own
+        if name not in fitting
+    ]
