@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from models import random_model
 
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
+from vinpaint.nn import InpainterConfig
 from vinpaint.video.windows import CONTEXT, make_plan
 
 
@@ -45,6 +47,35 @@ def test_the_hole_is_filled_from_known_pixels_only(inpainter: Inpainter) -> None
     other = clip.copy()
     other[mask > 0] = 255 - other[mask > 0]
     assert np.array_equal(inpainter(clip, mask), inpainter(other, mask))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prefill": "smooth"},
+        {"reduction": 4},
+        {"mode": "2dcn", "prefill": "smooth"},
+        {"temporal_stride": True},
+        {"width": 0.25},
+    ],
+    ids=str,
+)
+def test_the_pipeline_computes_the_models_forward(options: dict) -> None:
+    clip, mask = _clip(8, 32, 48)
+    model = random_model(InpainterConfig(**options))
+    frames = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] / 255
+    hole = torch.from_numpy(mask != 0)[None, None].float()
+    with torch.no_grad():
+        completed, _ = model(frames, hole)
+    plan = make_plan(mask, len(clip))
+    (region,) = plan.shots[0].regions
+    assert not region.resized
+    whole = replace(region, top=0, left=0, height=32, width=48, working_height=32, working_width=48)
+    pairs = list(zip(clip, mask, strict=True))
+    patches = np.stack(list(Inpainter(model)._complete(pairs, list(range(8)), whole)))
+    expected = (completed[0].clamp(0, 1) * 255).round().permute(1, 2, 3, 0).numpy()
+    assert np.abs(patches.astype(int) - expected)[mask > 0].max() <= 1
 
 
 def test_chunks_equal_one_shot() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from models import random_model
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 
 from vinpaint.nn import CombCN, CompletionNet3d, InpainterConfig, VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip
-from vinpaint.nn.layers import Conv
+from vinpaint.nn.layers import Conv, ConvBNReLU
+from vinpaint.nn.prefill import harmonic_fill
 
 # name: (kernel, spatial stride, out channels, spatial dilation, in channels), as the paper prints them.
 TABLE_3DCN = {
@@ -101,6 +104,66 @@ def test_2dcn_has_no_3dcn_and_no_guidance() -> None:
     assert completed.shape == (1, 3, 4, 32, 40)
     assert model.halo == 0
     assert _count(model) == 8_667_299 - 2 * (3 * 128 * 9 + 2 * 128)
+
+
+def test_strides_over_frames_keep_their_number() -> None:
+    model = VideoInpainter(InpainterConfig(temporal_stride=True))
+    for frames in (1, 5, 8):
+        completed, coarse = model(*_clip(1, frames, 16, 16))
+        assert completed.shape == (1, 3, frames, 16, 16)
+        assert coarse.shape == (1, 3, frames, 8, 8)
+    assert model.completion.conv2.stride == model.completion.deconv9.stride == (2, 2, 2)
+
+
+def test_frames_out_of_reach_of_a_3dcn_with_strides_change_nothing() -> None:
+    torch.manual_seed(5)
+    net = CompletionNet3d(width=0.1, temporal_stride=True).eval()
+    x = torch.randn(1, 4, 72, 4, 4)
+    with torch.no_grad():
+        whole = net(x)
+        x[:, :, : 36 - net.halo] = x[:, :, 36 + net.halo + 1 :] = 0
+        torch.testing.assert_close(net(x)[:, :, 36], whole[:, :, 36])
+
+
+def test_3dcn_at_a_quarter_guides_combcn_at_half_the_size() -> None:
+    model = VideoInpainter(InpainterConfig(reduction=4))
+    frames, mask = _clip(1, 2, 32, 48)
+    coarse, guidance = model.complete(*reduce_clip(frames, mask, 4))
+    assert coarse.shape == (1, 3, 2, 8, 12)
+    assert guidance.shape == (1, 3, 2, 16, 24)
+    completed, coarse = model(*_clip(1, 2, 33, 43))
+    assert completed.shape == (1, 3, 2, 33, 43)
+    assert coarse.shape == (1, 3, 2, 9, 11)
+
+
+def test_a_narrow_model_has_multiples_of_8_channels() -> None:
+    model = VideoInpainter(InpainterConfig(width=0.375))
+    channels = {len(layer.gamma) for layer in model.modules() if isinstance(layer, ConvBNReLU)}
+    assert channels == {8, 16, 24, 48, 96}
+    completed, _ = model(*_clip())
+    assert completed.shape == (1, 3, 4, 32, 40)
+
+
+def test_networks_that_start_from_the_smooth_fill_begin_by_leaving_it() -> None:
+    frames, mask = _clip()
+    model = VideoInpainter(InpainterConfig(prefill="smooth"))
+    completed, coarse = model(frames, mask)
+    torch.testing.assert_close(completed, harmonic_fill(frames, mask), rtol=0, atol=0)
+    torch.testing.assert_close(coarse, harmonic_fill(*reduce_clip(frames, mask)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "4dcn"}, "mode must be 'combcn' or '2dcn', got '4dcn'"),
+        ({"prefill": "telea"}, "prefill must be 'mean' or 'smooth', got 'telea'"),
+        ({"reduction": 3}, "reduction must be 2 or 4, got 3"),
+        ({"width": 0}, "width must lie between 0 and 4, got 0"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_an_error(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        InpainterConfig(**options)
 
 
 def test_what_lies_in_the_hole_is_not_looked_at() -> None:

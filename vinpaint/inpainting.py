@@ -22,7 +22,7 @@ from vinpaint.devices import (
 )
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter, fold_batch_norm
-from vinpaint.nn.inpainter import GRID
+from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.pretrained import load_pretrained
 from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
@@ -198,7 +198,7 @@ class Inpainter:
                 part = [window[i] for i in wanted[start : start + step]]
                 guide = None if guidance is None else guidance[:, :, start : start + step]
                 clip = self._working_clip(part, region)
-                completed = model.comb(self._prepare(*clip, reduced=False), guide)
+                completed = model.paint(self._prepare(*clip, reduced=False), guide)
                 if region.resized:
                     completed, clip = _resized_back(completed, region), _clip_of(part, region)
                 composited, invalid = ops.composite_frames(completed, *clip)
@@ -217,17 +217,20 @@ class Inpainter:
         return frames.to(self.device), mask.to(self.device)
 
     def _prepare(self, frames: Tensor, mask: Tensor, *, reduced: bool) -> Tensor:
-        """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's at half the height and width."""
+        """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's, reduced in height and width."""
         inputs = ops.prepare_frames(
             frames,
             mask,
             self.model.mean.flatten(),
             dtype=self.dtype,
-            grid=GRID,
+            grid=self.model.grid,
             full=not reduced,
             reduced=reduced,
         )
-        return inputs[1 if reduced else 0]
+        x = inputs[1 if reduced else 0]
+        if reduced and self.model.config.reduction == 4:  # the operator halves once
+            return self.model.network_input(*reduce_clip(x[:, :3], x[:, 3:]))
+        return self.model.prefilled(x)
 
 
 def _clip_of(

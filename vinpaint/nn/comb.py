@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vinpaint.nn.layers import Conv, ConvBNReLU
+from vinpaint.nn.layers import Conv, ConvBNReLU, scaled
 
 CACHE_PIXELS = 4 * 128 * 128
 """Pixels computed at a time for inference on a CPU: then the feature maps stay in its cache."""
@@ -35,36 +35,38 @@ class CombCN(nn.Module):
     depth 1: frames never mix, so any number of them may be computed at a time.
 
     Args:
+        width: share of the paper's channels in the hidden layers.
         guidance: ``False`` drops the two guidance layers: the paper's 2DCN.
     """
 
-    def __init__(self, *, guidance: bool = True) -> None:
+    def __init__(self, width: float = 1.0, *, guidance: bool = True) -> None:
         super().__init__()
-        self.conv1 = _layer(4, 64, kernel=5)
-        self.conv2 = _layer(64, 128, stride=2)
-        self.conv3 = _layer(128, 128)
-        self.conv4 = _layer(128, 256, stride=2)
-        self.conv5 = _layer(256, 256)
-        self.conv6 = _layer(256, 256)
-        self.conv7 = _layer(256, 256, dilation=2)
-        self.conv8 = _layer(256, 256, dilation=4)
-        self.conv9 = _layer(256, 256, dilation=8)
-        self.conv10 = _layer(256 + 256, 256, dilation=16)
-        self.conv11 = _layer(256 + 256, 256)
-        self.conv12 = _layer(256 + 256, 256)
-        self.deconv13 = _up(256 + 256, 128)
-        self.conv14 = _layer(128 + 128, 128)
-        self.deconv15 = _up(128 + 128, 64)
-        self.conv16 = _layer(64 + 64, 32)
-        self.conv17 = Conv(32, 3, (1, 3, 3))
-        self.guide2 = _layer(3, 128) if guidance else None
-        self.guide14 = _layer(3, 128) if guidance else None
+        c32, c64, c128, c256 = (scaled(c, width) for c in (32, 64, 128, 256))
+        self.conv1 = _layer(4, c64, kernel=5)
+        self.conv2 = _layer(c64, c128, stride=2)
+        self.conv3 = _layer(c128, c128)
+        self.conv4 = _layer(c128, c256, stride=2)
+        self.conv5 = _layer(c256, c256)
+        self.conv6 = _layer(c256, c256)
+        self.conv7 = _layer(c256, c256, dilation=2)
+        self.conv8 = _layer(c256, c256, dilation=4)
+        self.conv9 = _layer(c256, c256, dilation=8)
+        self.conv10 = _layer(c256 + c256, c256, dilation=16)
+        self.conv11 = _layer(c256 + c256, c256)
+        self.conv12 = _layer(c256 + c256, c256)
+        self.deconv13 = _up(c256 + c256, c128)
+        self.conv14 = _layer(c128 + c128, c128)
+        self.deconv15 = _up(c128 + c128, c64)
+        self.conv16 = _layer(c64 + c64, c32)
+        self.conv17 = Conv(c32, 3, (1, 3, 3))
+        self.guide2 = _layer(3, c128) if guidance else None
+        self.guide14 = _layer(3, c128) if guidance else None
 
     def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
         """Restore frames.
 
         Args:
-            x: (N, 4, F, H, W), the mean-filled frames and their mask; H and W multiples of 4.
+            x: (N, 4, F, H, W), the frames, their hole filled beforehand, and their mask; H and W multiples of 4.
             guidance: (N, 3, F, H/2, W/2), 3DCN's completed clip; ``None`` for 2DCN only.
 
         Returns:

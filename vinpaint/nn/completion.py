@@ -4,41 +4,56 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vinpaint.nn.layers import Conv, ConvBNReLU
+from vinpaint.nn.layers import Conv, ConvBNReLU, scaled
 
 
 class CompletionNet3d(nn.Module):
-    """3DCN. Twelve layers; strides and dilations act inside a frame, the frame count never changes."""
+    """3DCN. Twelve layers; strides and dilations act inside a frame, the frame count never changes.
 
-    halo = 13
-    """Frames to either side that one output frame depends on: 2 of layer 1, 1 of each layer after it."""
+    Args:
+        width: share of the paper's channels in the hidden layers.
+        temporal_stride: layers 2, 4, 9 and 11 stride over frames as well: the paper's ablation.
+    """
 
-    def __init__(self) -> None:
+    halo: int
+    """Frames to either side that one output frame depends on."""
+
+    def __init__(self, width: float = 1.0, *, temporal_stride: bool = False) -> None:
         super().__init__()
-        k3, up, by2 = (3, 3, 3), (3, 4, 4), (1, 2, 2)
-        self.conv1 = ConvBNReLU(4, 16, (5, 5, 5))
-        self.conv2 = ConvBNReLU(16, 32, k3, stride=by2)
-        self.conv3 = ConvBNReLU(32, 64, k3)
-        self.conv4 = ConvBNReLU(64, 128, k3, stride=by2)
-        self.conv5 = ConvBNReLU(128, 256, k3, dilation=(1, 2, 2))
-        self.conv6 = ConvBNReLU(256, 256, k3, dilation=(1, 4, 4))
-        self.conv7 = ConvBNReLU(256, 256, k3, dilation=(1, 8, 8))
-        self.conv8 = ConvBNReLU(256, 128, k3)
-        self.deconv9 = ConvBNReLU(128 + 128, 64, up, stride=by2, transposed=True)
-        self.conv10 = ConvBNReLU(64 + 64, 32, k3)
-        self.deconv11 = ConvBNReLU(32 + 32, 16, up, stride=by2, transposed=True)
-        self.conv12 = Conv(16, 3, k3)
+        # 2 of layer 1 and 1 of each layer after it; with strides, layers 3 and 10 reach 2, 5 to 8 reach 4.
+        self.halo = 32 if temporal_stride else 13
+        self.temporal_stride = temporal_stride
+        c16, c32, c64, c128, c256 = (scaled(c, width) for c in (16, 32, 64, 128, 256))
+        k3 = (3, 3, 3)
+        up, by2 = ((4, 4, 4), (2, 2, 2)) if temporal_stride else ((3, 4, 4), (1, 2, 2))
+        self.conv1 = ConvBNReLU(4, c16, (5, 5, 5))
+        self.conv2 = ConvBNReLU(c16, c32, k3, stride=by2)
+        self.conv3 = ConvBNReLU(c32, c64, k3)
+        self.conv4 = ConvBNReLU(c64, c128, k3, stride=by2)
+        self.conv5 = ConvBNReLU(c128, c256, k3, dilation=(1, 2, 2))
+        self.conv6 = ConvBNReLU(c256, c256, k3, dilation=(1, 4, 4))
+        self.conv7 = ConvBNReLU(c256, c256, k3, dilation=(1, 8, 8))
+        self.conv8 = ConvBNReLU(c256, c128, k3)
+        self.deconv9 = ConvBNReLU(c128 + c128, c64, up, stride=by2, transposed=True)
+        self.conv10 = ConvBNReLU(c64 + c64, c32, k3)
+        self.deconv11 = ConvBNReLU(c32 + c32, c16, up, stride=by2, transposed=True)
+        self.conv12 = Conv(c16, 3, k3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Complete a clip.
 
         Args:
-            x: (N, 4, F, h, w), the mean-filled low-resolution clip and its mask; h and w multiples of 4.
+            x: (N, 4, F, h, w), the low-resolution clip, its hole filled beforehand, and its mask; h and w multiples of 4.
 
         Returns:
             (N, 3, F, h, w), linear, neither clamped nor composited.
         """
+        if self.temporal_stride and x.shape[2] % 4:  # two halvings: repeat the last frame
+            return self(F.pad(x, (0, 0, 0, 0, 0, -x.shape[2] % 4), mode="replicate"))[
+                :, :, : x.shape[2]
+            ]
         x1 = self.conv1(x)  # (N, 16, F, h, w)
         x2 = self.conv2(x1)  # (N, 32, F, h/2, w/2)
         x3 = self.conv3(x2)  # (N, 64, F, h/2, w/2)

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from vinpaint.nn.comb import CombCN
 from vinpaint.nn.completion import CompletionNet3d
+from vinpaint.nn.prefill import harmonic_fill
 
-REDUCTION = 2
-"""3DCN works on frames this much smaller, in height and in width."""
-
-GRID = 8
-"""Height and width are padded to a multiple of this: two strides of 2, at half resolution."""
+MODES = ("combcn", "2dcn")
+PREFILLS = ("mean", "smooth")
+REDUCTIONS = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,30 @@ class InpainterConfig:
         mode: ``"combcn"``: 3DCN guides CombCN; ``"2dcn"``: CombCN alone, frame by frame.
         mean: red, green, blue in [0, 1] that stand in for hole pixels: the training set's mean.
         composite_guidance: put the known low-resolution pixels over 3DCN's output before it guides.
+        prefill: what the networks see in the hole. ``"mean"``, the paper's, is the mean pixel. ``"smooth"`` is the
+            frame's own harmonic fill, and what the networks put out is added to it.
+        reduction: 3DCN works on frames this much smaller, in height and in width: 2, the paper's, or 4.
+        temporal_stride: 3DCN's strided layers halve the number of frames too: the paper's ablation. Such a
+            network is not the same at every frame, so chunks of a long clip equal the one-shot result only
+            approximately.
+        width: share of the paper's channels in the hidden layers, rounded to multiples of 8.
     """
 
     mode: Literal["combcn", "2dcn"] = "combcn"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     composite_guidance: bool = True
+    prefill: Literal["mean", "smooth"] = "mean"
+    reduction: int = 2
+    temporal_stride: bool = False
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mode", MODES), ("prefill", PREFILLS), ("reduction", REDUCTIONS)):
+            if getattr(self, name) not in allowed:
+                expected = " or ".join(map(repr, allowed))
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width must lie between 0 and 4, got {self.width!r}")
 
 
 class VideoInpainter(nn.Module):
@@ -49,11 +67,16 @@ class VideoInpainter(nn.Module):
     def __init__(self, config: InpainterConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or InpainterConfig()
-        if config.mode not in ("combcn", "2dcn"):
-            raise ValueError(f"mode must be 'combcn' or '2dcn', got {config.mode!r}")
         guided = config.mode == "combcn"
-        self.completion = CompletionNet3d() if guided else None
-        self.comb = CombCN(guidance=guided)
+        self.completion = (
+            CompletionNet3d(config.width, temporal_stride=config.temporal_stride)
+            if guided
+            else None
+        )
+        self.comb = CombCN(config.width, guidance=guided)
+        if config.prefill == "smooth":  # the networks begin by leaving the fill as it is
+            for last in (self.comb.conv17, *([self.completion.conv12] if self.completion else [])):
+                nn.init.zeros_(last.weight)
         self.register_buffer(
             "mean", torch.tensor(config.mean).view(1, 3, 1, 1, 1), persistent=False
         )
@@ -63,6 +86,11 @@ class VideoInpainter(nn.Module):
         """Frames to either side that one output frame depends on."""
         return 0 if self.completion is None else self.completion.halo
 
+    @property
+    def grid(self) -> int:
+        """Height and width are padded to a multiple of this: 3DCN has two strides of 2."""
+        return 4 * self.config.reduction
+
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Complete a clip.
 
@@ -71,8 +99,8 @@ class VideoInpainter(nn.Module):
             mask: (N, 1, F, H, W), same dtype, 1 in the hole and 0 elsewhere.
 
         Returns:
-            ``(completed, coarse)``: CombCN's frames (N, 3, F, H, W) and 3DCN's (N, 3, F, ceil(H/2),
-            ceil(W/2)), both as the last layer gives them: linear, neither clamped nor composited.
+            ``(completed, coarse)``: CombCN's frames (N, 3, F, H, W) and 3DCN's (N, 3, F, ceil(H/r),
+            ceil(W/r)), r the config's ``reduction``, both as the last layer gives them: linear, neither clamped nor composited.
             ``coarse`` is ``None`` for 2DCN.
 
         Raises:
@@ -80,11 +108,12 @@ class VideoInpainter(nn.Module):
         """
         _check(frames, mask)
         height, width = frames.shape[-2:]
-        frames, mask = pad_to_grid(frames), pad_to_grid(mask)
+        reduction = self.config.reduction
+        frames, mask = pad_to_grid(frames, self.grid), pad_to_grid(mask, self.grid)
         coarse = guidance = None
         if self.completion is not None:
-            coarse, guidance = self.complete(*reduce_clip(frames, mask))
-            coarse = coarse[..., : -(-height // REDUCTION), : -(-width // REDUCTION)]
+            coarse, guidance = self.complete(*reduce_clip(frames, mask, reduction))
+            coarse = coarse[..., : -(-height // reduction), : -(-width // reduction)]
         completed = self.restore(frames, mask, guidance)
         return completed[..., :height, :width], coarse
 
@@ -96,25 +125,35 @@ class VideoInpainter(nn.Module):
             small_mask: (N, 1, F, h, w).
 
         Returns:
-            ``(coarse, guidance)``, both (N, 3, F, h, w): 3DCN's output, and what guides CombCN.
+            ``(coarse, guidance)``: 3DCN's output (N, 3, F, h, w), and what guides CombCN, the same size for
+            a reduction of 2, twice the size for 4.
         """
         return self.guide(self.network_input(small, small_mask))
 
     def guide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """3DCN alone, on its input (N, 4, F, h, w): mean-filled frames and their mask."""
+        """3DCN alone, on its input (N, 4, F, h, w): see :meth:`network_input`."""
         if self.completion is None:
             raise ValueError("this model is a 2DCN: it has no 3DCN")
-        coarse = self.completion(x)
-        if not self.config.composite_guidance:
-            return coarse, coarse
-        return coarse, torch.where(x[:, 3:] > 0, coarse, x[:, :3].to(coarse.dtype))
+        coarse = guidance = self._added_to_fill(self.completion(x), x)
+        if self.config.composite_guidance:
+            guidance = torch.where(x[:, 3:] > 0, coarse, x[:, :3].to(coarse.dtype))
+        if self.config.reduction == 4:  # CombCN wants its guidance at half the size
+            guidance = F.interpolate(guidance, scale_factor=(1.0, 2.0, 2.0), mode="trilinear")
+        return coarse, guidance
 
     def restore(self, frames: Tensor, mask: Tensor, guidance: Tensor | None) -> Tensor:
         """CombCN alone: (N, 3, F, H, W). Height and width on the grid; frames are independent."""
-        return self.comb(self.network_input(frames, mask), guidance)
+        return self.paint(self.network_input(frames, mask), guidance)
+
+    def paint(self, x: Tensor, guidance: Tensor | None) -> Tensor:
+        """CombCN alone, on its input (N, 4, F, H, W): see :meth:`network_input`."""
+        return self._added_to_fill(self.comb(x, guidance), x)
+
+    def _added_to_fill(self, output: Tensor, x: Tensor) -> Tensor:
+        return output if self.config.prefill == "mean" else output + x[:, :3].to(output.dtype)
 
     def network_input(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """(N, 4, F, H, W) in channels_last_3d: frames with the hole filled by the mean, and the mask."""
+        """(N, 4, F, H, W) in channels_last_3d: frames with their hole filled beforehand, and the mask."""
         batch, _, count, height, width = frames.shape
         x = torch.empty(
             (batch, 4, count, height, width),
@@ -124,21 +163,27 @@ class VideoInpainter(nn.Module):
         )
         x[:, :3] = torch.where(mask > 0, self.mean.to(frames.dtype), frames)
         x[:, 3:] = mask
+        return self.prefilled(x)
+
+    def prefilled(self, x: Tensor) -> Tensor:
+        """``x`` (N, 4, F, H, W), whose hole the mean pixel fills, with what ``config.prefill`` wants there, in place."""
+        if self.config.prefill == "smooth":
+            x[:, :3] = harmonic_fill(x[:, :3].float(), x[:, 3:].float())
         return x
 
 
-def pad_to_grid(clip: Tensor) -> Tensor:
-    """Repeat the last row and column until height and width are multiples of :data:`GRID`."""
-    bottom, right = -clip.shape[-2] % GRID, -clip.shape[-1] % GRID
+def pad_to_grid(clip: Tensor, grid: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of ``grid``."""
+    bottom, right = -clip.shape[-2] % grid, -clip.shape[-1] % grid
     if bottom == 0 and right == 0:
         return clip
     return F.pad(clip, (0, right, 0, bottom, 0, 0), mode="replicate")
 
 
-def reduce_clip(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def reduce_clip(frames: Tensor, mask: Tensor, reduction: int = 2) -> tuple[Tensor, Tensor]:
     """The clip 3DCN sees: frames by the area filter; a low-resolution pixel is hole if any of its is."""
     batch, _, count, height, width = frames.shape
-    shape = (count, height // REDUCTION, REDUCTION, width // REDUCTION, REDUCTION)
+    shape = (count, height // reduction, reduction, width // reduction, reduction)
     return (
         frames.reshape(batch, 3, *shape).mean((4, 6)),
         mask.reshape(batch, 1, *shape).amax((4, 6)),

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from vinpaint import ops
 
 
+def scaled(channels: int, width: float) -> int:
+    """So large a share of a layer's channels, as a multiple of 8 (what the kernels load at a time), at least 8."""
+    return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+
+
 class ConvBNReLU(nn.Module):
     """Convolution (or transposed convolution), batch normalisation and ReLU as one operator.
 

@@ -75,8 +75,8 @@ def losses(
     model: VideoInpainter, frames: Tensor, mask: Tensor, config: TrainConfig
 ) -> tuple[Tensor, Tensor | None]:
     """3DCN's and CombCN's loss (``None`` in the completion stage), on the 0..255 scale."""
-    frames, mask = pad_to_grid(frames), pad_to_grid(mask)
-    small, small_mask = reduce_clip(frames, mask)
+    frames, mask = pad_to_grid(frames, model.grid), pad_to_grid(mask, model.grid)
+    small, small_mask = reduce_clip(frames, mask, model.config.reduction)
     coarse, guidance = model.complete(small, small_mask)
     loss3d = 255 * ops.masked_l1(coarse, small, small_mask)
     if config.stage == "completion":
