@@ -195,7 +195,7 @@ def _load_network(method: str, folder: Path, device: str, precision: str) -> Fil
     inpainter = Inpainter.from_pretrained(folder, device=device, precision=precision)  # type: ignore[arg-type]
     if method == "3dcn":
         inpainter.model.paint = _enlarged  # type: ignore[method-assign,assignment]
-    return lambda frames, hole: inpainter(frames, hole)
+    return lambda frames, hole: inpainter(frames, hole)  # noqa: PLW0108 - typed for arrays alone
 
 
 def _enlarged(x: Tensor, guidance: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def evaluate(
                     store = _Store(output / "fills" / kind / clip.name / _slug(row.name))
                     try:
                         values, filled = _score(row, workers[row.name], store, judge, hole)
-                    except Exception as error:
+                    except Exception as error:  # noqa: BLE001 - reported; the others go on
                         reason = str(error) or type(error).__name__
                         results.failures.append(Failure(clip.name, kind, row.name, reason))
                     else:

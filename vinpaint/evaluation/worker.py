@@ -69,7 +69,7 @@ class Worker:
             self.close()
             raise RuntimeError(f"its process ended with code {code}") from error
         if isinstance(answer, str):
-            raise RuntimeError(answer)  # noqa: TRY004 (what the method raised, as text)
+            raise RuntimeError(answer)  # noqa: TRY004 - what the method raised there
         assert isinstance(answer, Filled)
         return answer
 
@@ -102,7 +102,7 @@ def _serve(method: Method, pipe: Connection) -> None:
             _forget_peak_memory()
             fill, filled = _run(method, fill, frames, hole)
             pipe.send(replace(filled, memory=_peak_memory()))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised in the other process
             pipe.send(str(error) or type(error).__name__)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # the other methods' processes may need it
