@@ -249,7 +249,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--masks", type=Path, metavar="FOLDER", help="take the holes of an earlier report's masks/"
     )
     hole.add_argument("--seed", type=int, default=0, help="what the holes are drawn from")
-    _add_networks(parser)
+    options = _add_networks(parser)
+    options.add_argument(
+        "--no-perceptual", action="store_true", help="leave out LPIPS and VFID: faster"
+    )
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -323,7 +326,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from vinpaint.evaluation.report import table
+    from vinpaint.evaluation.report import write_report
     from vinpaint.evaluation.run import evaluate
 
     with closing(_Progress("fill")) as progress:
@@ -340,12 +343,13 @@ def _evaluate(args: argparse.Namespace) -> None:
             seed=args.seed,
             device=args.device,
             precision=args.precision,
+            perceptual=not args.no_perceptual,
             isolate=True,
             progress=progress,
         )
     for hole in results.holes:
-        print(f"{hole}\n\n{table(results, hole)}\n")
-    print(f"{args.output}: results.json, masks/, sheets/")
+        print(f"{hole}\n\n{results.table(hole)}\n")
+    print(f"{write_report(results, args.output)} has plots and pictures")
     for failure in results.failures:
         print(
             f"vinpaint: {failure.method} failed on {failure.clip} ({failure.hole}): {failure.reason}",

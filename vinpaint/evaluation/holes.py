@@ -30,6 +30,60 @@ OBJECT_DILATION = 4
 """Pixels by which an object's outline is grown."""
 
 
+class HoleSource:
+    """Where the holes of an evaluation come from: made, or read from the masks of an earlier one.
+
+    Args:
+        clips: all clips.
+        kinds: those wanted; without any those in ``masks``, or else ``box``, and ``object`` if some clip has
+            object masks.
+        ratio: share of the frame's area that a hole covers, see :func:`make_hole`.
+        seed: everything random derives from it.
+        masks: folder with a folder a kind, with a folder of masks a clip.
+
+    Raises:
+        InputError: an unknown kind, a ratio that is no share, a folder that is missing.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        kinds: Sequence[str] = (),
+        *,
+        ratio: float = RATIO,
+        seed: int = 0,
+        masks: str | Path | None = None,
+    ) -> None:
+        if not 0 < ratio < 1:
+            raise InputError(f"--hole-ratio: expected a share above 0 and below 1, got {ratio}")
+        self._clips, self._ratio, self._seed = clips, ratio, seed
+        self._masks = None if masks is None else Path(masks)
+        known = list(HOLES)
+        wanted = known[: 2 if any(clip.objects is not None for clip in clips) else 1]
+        if self._masks is not None:
+            if not self._masks.is_dir():
+                raise InputError(f"--masks: expected a folder, found no folder {masks}")
+            known = wanted = [path.name for path in sorted(self._masks.iterdir()) if path.is_dir()]
+        self.kinds = list(dict.fromkeys(kinds or wanted))
+        unknown = [kind for kind in self.kinds if kind not in known]
+        if unknown or not self.kinds:
+            raise InputError(
+                f"--holes: expected some of {', '.join(known) or f'the folders in {masks}, which has none'}; "
+                f"got {', '.join(unknown) or 'none'}"
+            )
+
+    def hole(self, kind: str, clip: Clip, shape: tuple[int, int, int]) -> Hole:
+        """A clip's hole, bool ``shape`` = (F, H, W)."""
+        if self._masks is not None:
+            return read_hole(self._masks / kind / clip.name, shape)
+        return make_hole(kind, clip, self._clips, shape, ratio=self._ratio, seed=self._seed)
+
+    def keep(self, folder: Path, kind: str, clip: Clip, hole: Hole) -> None:
+        """Write the masks below ``folder`` for others to use, unless they were read from there."""
+        if self._masks is None or self._masks.resolve() != folder.resolve():
+            write_hole(folder / kind / clip.name, hole)
+
+
 def make_hole(
     kind: str,
     clip: Clip,
@@ -141,8 +195,8 @@ def _free_form(rng: np.random.Generator, shape: tuple[int, int, int], ratio: flo
     """Strokes on a larger canvas that a window drifts over, as thick as ``ratio`` of the area asks for."""
     count, height, width = shape
     canvas = np.full((2 * height, 2 * width), 255, np.uint8)
-    for _ in range(rng.integers(2, 5)):
-        points = rng.uniform(0.3, 0.7, (rng.integers(3, 6), 2)) * (2 * width, 2 * height)
+    for _ in range(rng.integers(1, 3)):
+        points = rng.uniform(0.3, 0.7, (rng.integers(2, 5), 2)) * (2 * width, 2 * height)
         cv2.polylines(canvas, [points.astype(np.int32)], False, 0)
     distance = cv2.distanceTransform(canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     ends = rng.uniform(0.35, 0.65, (2, 2)) * (height, width)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from vinpaint.evaluation.methods import TRUTH
 from vinpaint.evaluation.metrics import METRICS
@@ -36,6 +36,13 @@ class Failure:
     reason: str
 
 
+class Cell(NamedTuple):
+    """A cell of the table."""
+
+    text: str
+    best: bool = False
+
+
 @dataclass
 class Results:
     """What an evaluation found.
@@ -57,6 +64,11 @@ class Results:
     scores: list[Score] = field(default_factory=list)
     sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def fills(self) -> int:
+        """How many there are in all: clips times holes times methods."""
+        return len(self.clips) * len(self.holes) * len(self.methods)
 
     def of(self, hole: str, method: str) -> dict[str, Score]:
         """The scores of a method with one kind of hole, by clip."""
@@ -84,11 +96,51 @@ class Results:
         better = min if METRICS[metric].better == "lower" else max
         return [m for m, value in found.items() if value == better(found.values())]
 
+    def metrics(self, hole: str) -> list[str]:
+        """The metrics that some method has, in the order of their definitions."""
+        found = {name for method in self.methods for name in self.mean(hole, method)}
+        return [name for name in METRICS if name in found]
+
+    def cells(self, hole: str) -> list[list[Cell]]:
+        """The table of a kind of hole: a row a method, a column a metric."""
+        rows = []
+        for method in self.methods:
+            scored, mean = len(self.of(hole, method)), self.mean(hole, method)
+            missing = f" ({scored} of {len(self.clips)} clips)" if scored < len(self.clips) else ""
+            row = [Cell(method + missing)]
+            for name in self.metrics(hole):
+                text = number(mean[name]) if name in mean else "-"
+                row.append(Cell(text, best=method in self.best(hole, name)))
+            rows.append(row)
+        return rows
+
+    def table(self, hole: str) -> str:
+        """The same as Markdown, with aligned columns; the best is bold, an arrow points to the better."""
+        head = ["method", *(f"{name} {arrow(name)}" for name in self.metrics(hole))]
+        rows = [[f"**{text}**" if best else text for text, best in row] for row in self.cells(hole)]
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+        lines = [
+            [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+            for row in (head, rule, *rows)
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
     def save(self, path: str | Path) -> None:
         """Write everything, means included, as JSON; what is no number becomes ``null``."""
         means = {hole: {m: self.mean(hole, m) for m in self.methods} for hole in self.holes}
-        text = json.dumps(_finite({**asdict(self), "means": means}), indent=1, allow_nan=False)
+        text = json.dumps(_plain({**asdict(self), "means": means}), indent=1, allow_nan=False)
         Path(path).write_text(text + "\n")
+
+
+def arrow(metric: str) -> str:
+    """Where the better values of a metric lie."""
+    return "↑" if METRICS[metric].better == "higher" else "↓"
+
+
+def number(value: float) -> str:
+    """A value as the table shows it: four figures."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
 _MEANS: dict[str, Callable[[list[float]], float]] = {
@@ -97,9 +149,11 @@ _MEANS: dict[str, Callable[[list[float]], float]] = {
 }
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

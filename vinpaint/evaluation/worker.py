@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,20 +21,19 @@ from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.methods import Fill, Method
 
 
-@dataclass(frozen=True)
-class Filled:
+class Filled(NamedTuple):
     """What a method gave for a clip.
 
     Attributes:
         pixels: uint8 (P, 3), of the hole alone, in the order of ``frames[hole]``.
         seconds: the time it took, a frame.
-        memory: the most MiB held meanwhile, of the GPU if the method uses it, else of the process; ``None`` in a
+        memory: the most MiB held meanwhile, of the GPU if the method uses it, else of the process; NaN in a
             process that does more than this method.
     """
 
     pixels: NDArray[np.uint8]
     seconds: float
-    memory: float | None
+    memory: float = math.nan
 
 
 class Worker:
@@ -45,7 +45,7 @@ class Worker:
     """
 
     def __init__(self, method: Method, *, isolate: bool) -> None:
-        self._method = method
+        self.method = method
         self.isolate = isolate
         self._fill: Fill | None = None
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -54,7 +54,7 @@ class Worker:
     def __call__(self, frames: Frames, hole: Hole) -> Filled:
         """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies."""
         if not self.isolate:
-            self._fill, filled = _run(self._method, self._fill, frames.copy(), hole.copy())
+            self._fill, filled = _run(self.method, self._fill, frames.copy(), hole.copy())
             return filled
         if self._pipe is None:
             self._start()
@@ -85,7 +85,7 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._method, far), daemon=True)
+        self._process = context.Process(target=_serve, args=(self.method, far), daemon=True)
         self._process.start()
         far.close()
 
@@ -101,7 +101,7 @@ def _serve(method: Method, pipe: Connection) -> None:
         try:
             _forget_peak_memory()
             fill, filled = _run(method, fill, frames, hole)
-            pipe.send(replace(filled, memory=_peak_memory()))
+            pipe.send(filled._replace(memory=_peak_memory()))
         except Exception as error:  # noqa: BLE001 - raised in the other process
             pipe.send(str(error) or type(error).__name__)
         if torch.cuda.is_initialized():
@@ -120,7 +120,7 @@ def _run(method: Method, fill: Fill | None, frames: Frames, hole: Hole) -> tuple
         raise TypeError(
             f"expected uint8 frames of shape {frames.shape}, got {result.dtype} {result.shape}"
         )
-    return fill, Filled(result[hole], seconds, None)
+    return fill, Filled(result[hole], seconds)
 
 
 def _forget_peak_memory() -> None:
@@ -132,12 +132,12 @@ def _forget_peak_memory() -> None:
         _CLEAR.write_text("5")
 
 
-def _peak_memory() -> float | None:
+def _peak_memory() -> float:
     """MiB: of the GPU; else of this process, or of the largest that it has waited for."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     if not _STATUS.exists():
-        return None
+        return math.nan
     # ru_maxrss of this process would not do: it begins at that of the process that started it.
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
