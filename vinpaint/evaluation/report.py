@@ -60,9 +60,14 @@ def _bars(results: Results, hole: str) -> Figure:
     for index, (panel, metric) in enumerate(zip(panels, metrics, strict=True)):
         values = [results.mean(hole, method).get(metric, math.nan) for method in methods]
         bars = panel.barh(methods, values, color=[_color(results, m) for m in methods], height=0.7)
-        panel.bar_label(
-            bars, ["" if math.isnan(v) else number(v) for v in values], padding=3, fontsize=8
+        labels = panel.bar_label(
+            bars,
+            ["" if math.isnan(v) else number(metric, v) for v in values],
+            padding=3,
+            fontsize=8,
         )
+        for label in labels:
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
         panel.margins(x=0.22)
         panel.invert_yaxis()
         panel.tick_params("y", length=0, labelleft=index % 3 == 0)

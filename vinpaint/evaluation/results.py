@@ -109,7 +109,7 @@ class Results:
             missing = f" ({scored} of {len(self.clips)} clips)" if scored < len(self.clips) else ""
             row = [Cell(method + missing)]
             for name in self.metrics(hole):
-                text = number(mean[name]) if name in mean else "-"
+                text = number(name, mean[name]) if name in mean else "-"
                 row.append(Cell(text, best=method in self.best(hole, name)))
             rows.append(row)
         return rows
@@ -138,9 +138,10 @@ def arrow(metric: str) -> str:
     return "↑" if METRICS[metric].better == "higher" else "↓"
 
 
-def number(value: float) -> str:
-    """A value as the table shows it: four figures."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+def number(metric: str, value: float) -> str:
+    """A value as the table shows it: four figures, of what varies from run to run fewer."""
+    digits = {"seconds_per_frame": 2, "peak_memory": 3}.get(metric, 4)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.{digits}g}".rstrip(".")
 
 
 _MEANS: dict[str, Callable[[list[float]], float]] = {
