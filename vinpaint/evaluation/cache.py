@@ -24,9 +24,8 @@ def cached(path: Path, key: str, make: Callable[[], Mapping[str, Any]]) -> Array
                 return dict(kept)
     arrays = {name: np.asarray(value) for name, value in make().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with AtomicOutput(path, "file", overwrite=True) as hidden:
-        with hidden.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, key=np.asarray(key), **arrays)
+    with AtomicOutput(path, "file", overwrite=True) as hidden, hidden.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, key=np.asarray(key), **arrays)
     return arrays
 
 

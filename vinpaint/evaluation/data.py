@@ -47,7 +47,7 @@ def find_clips(data: str | Path) -> list[Clip]:
     """The clips in a folder, in the order of their names.
 
     A clip is a video file; a folder of pictures; or a folder with ``frames/`` (or one video), beside ``masks/``
-    if it has object masks. The layout of DAVIS is understood too.
+    if it has object masks. The layout of DAVIS is understood too, and a folder that is itself one clip.
 
     Raises:
         InputError: no such folder, no clip in it, two clips of one name.
@@ -63,7 +63,9 @@ def find_clips(data: str | Path) -> list[Clip]:
             if folder.is_dir()
         ]
     else:
-        found = [clip for path in _visible(data) if (clip := _clip_at(path)) is not None]
+        itself = any(_is_picture(p) or p.name in ("frames", "masks") for p in _visible(data))
+        paths = [data.resolve()] if itself else _visible(data)
+        found = [clip for path in paths if (clip := _clip_at(path)) is not None]
     if not found:
         raise InputError(
             f"DATA: {data} holds no clip; expected video files, folders of frames, or folders with frames/ and masks/"
@@ -136,9 +138,13 @@ def _clip_at(path: Path) -> Clip | None:
     videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES]
     if len(videos) == 1:
         return Clip(path.name, videos[0], masks)
-    if any(p.suffix.lower() in EXTENSIONS for p in inside):
+    if any(_is_picture(p) for p in inside):
         return Clip(path.name, path, None)
     return None
+
+
+def _is_picture(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in EXTENSIONS
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -37,12 +37,18 @@ def write_report(results: Results, output: str | Path) -> Path:
     """
     output = Path(output)
     (output / "plots").mkdir(parents=True, exist_ok=True)
-    for hole in results.holes:
+    for hole in _plotted(results):
         _bars(results, hole).savefig(output / _bars_path(hole), dpi=110)
         _lines(results, hole).savefig(output / _lines_path(hole), dpi=110)
     page = output / PAGE
     page.write_text(_page(results, output), encoding="utf-8")
     return page
+
+
+def _plotted(results: Results) -> list[str]:
+    """The kinds of hole that some method beside the truth has filled."""
+    filled = {score.hole for score in results.scores if score.method != TRUTH}
+    return [hole for hole in results.holes if hole in filled]
 
 
 def _bars_path(hole: str) -> Path:
@@ -179,15 +185,20 @@ def _hole_section(results: Results, hole: str, output: Path) -> list[str]:
         + "".join(f"<td{' class=best' if cell.best else ''}>{cell.text}" for cell in cells)
         for name, *cells in results.cells(hole)
     ]
+    plots = []
+    if hole in _plotted(results):
+        plots = [
+            _picture(_bars_path(hole), f"Means of every metric, {hole} hole"),
+            "<h3>Clip by clip</h3>",
+            _picture(_lines_path(hole), f"Every metric over the clips, {hole} hole"),
+        ]
     return [
         f"<h2>Hole: {escape(hole)}</h2>",
         f"<p>{escape(HOLES.get(hole, 'read from a folder of masks').capitalize())}.</p>",
         f"<table><tr><th>mean of the clips{head}",
         *rows,
         "</table>",
-        _picture(_bars_path(hole), f"Means of every metric, {hole} hole"),
-        "<h3>Clip by clip</h3>",
-        _picture(_lines_path(hole), f"Every metric over the clips, {hole} hole"),
+        *plots,
         *(
             f"<details><summary>{escape(clip)}</summary>"
             f"{_picture(sheet_path(output, hole, clip).relative_to(output), f'{clip}, {hole} hole')}</details>"

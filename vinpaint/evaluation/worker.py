@@ -54,7 +54,7 @@ class Worker:
     def __call__(self, frames: Frames, hole: Hole) -> Filled:
         """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies."""
         if not self.isolate:
-            self._fill, filled = _run(self.method, self._fill, frames.copy(), hole.copy())
+            self._fill, filled = _run(self.method, self._fill, frames, hole)
             return filled
         if self._pipe is None:
             self._start()
@@ -112,9 +112,10 @@ def _run(method: Method, fill: Fill | None, frames: Frames, hole: Hole) -> tuple
     if fill is None:
         fill = method.load()
         if method.warm_up:
-            fill(frames, hole)
+            fill(frames.copy(), hole.copy())
+    given = frames.copy(), hole.copy()  # a method may write into what it is given
     start = time.perf_counter()
-    result = fill(frames, hole)
+    result = fill(*given)
     seconds = (time.perf_counter() - start) / len(frames)
     if result.shape != frames.shape or result.dtype != np.uint8:
         raise TypeError(
