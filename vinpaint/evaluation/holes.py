@@ -101,7 +101,7 @@ def make_hole(
         clips: all clips: an object hole takes the outline of another one's object, for the clip's own would cover
             what nothing else shows. A shorter outline goes back and forth.
         shape: frames, height, width.
-        ratio: share of the area that a box or free-form hole covers, and a drawn object.
+        ratio: share of the area that a box or free-form hole covers, and a drawn object; strokes to a pixel's thickness.
         seed: everything random derives from it.
     """
     rng = np.random.default_rng((seed, zlib.crc32(f"{kind}/{clip.name}".encode())))
