@@ -8,15 +8,17 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from media import scene, write_folder, write_video
 from models import random_model
 
 from vinpaint.cli import main
 from vinpaint.errors import InputError, InputWarning
-from vinpaint.evaluation import Method, Results, evaluate
+from vinpaint.evaluation import Method, Results, evaluate, judge
 from vinpaint.evaluation.methods import resolve_methods
 from vinpaint.evaluation.results import Failure, Score
 from vinpaint.evaluation.run import _fill
@@ -55,6 +57,17 @@ def _counting(calls: list[int], *, stop_at: int = -1) -> Method:
         return np.full_like(frames, 90)
 
     return Method("grey", lambda: fill)
+
+
+def _failing_once() -> Method:
+    """Black; a long clip that begins as ``a`` does is refused."""
+
+    def fill(frames: np.ndarray, _hole: np.ndarray) -> np.ndarray:
+        if np.array_equal(frames[0, -1, -1], scene(0, *SIZE, 0)[-1, -1]) and len(frames) > 15:
+            raise ValueError("not this one")
+        return np.zeros_like(frames)
+
+    return Method("once", lambda: fill)
 
 
 def _folders(command: str) -> list[str]:
@@ -232,10 +245,42 @@ def test_scores_whose_package_is_missing_are_left_out(
     def missing() -> None:
         raise InputError("no such package")
 
-    monkeypatch.setattr("vinpaint.evaluation.judge.LPIPS", missing)
+    monkeypatch.setattr(judge, "LPIPS", missing)
     with pytest.warns(InputWarning, match="no such package"):
         results = evaluate(clips / "a", ["truth"], output=tmp_path / "out")
     assert "lpips" not in results.metrics("box")
+
+
+def test_the_distance_of_whole_sets_needs_every_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Video:
+        """In place of I3D: the mean colour of both halves of a clip."""
+
+        def __init__(self, _device: torch.device) -> None:
+            pass
+
+        def __call__(self, frames: np.ndarray) -> np.ndarray:
+            seen.append(len(frames))
+            return frames.reshape(2, -1, 3).mean(1)
+
+    monkeypatch.setattr(judge, "LPIPS", lambda: SimpleNamespace(to=lambda _device: None))
+    monkeypatch.setattr(judge, "VideoFeatures", Video)
+    for seed, name in enumerate("ab"):
+        write_folder(tmp_path / name, [scene(i, *SIZE, seed) for i in range(judge.WINDOW)])
+    write_folder(tmp_path / "short", [scene(i, *SIZE) for i in range(judge.WINDOW - 1)])
+    methods = ["truth", "mean", _counting([]), _failing_once()]
+    for _ in range(2):
+        results = evaluate(tmp_path, methods, output=tmp_path / "out")
+        assert seen == [judge.WINDOW] * 9  # two clips with the truth itself, less one failure
+        vfid = {method: values.get("vfid") for method, values in results.sets["box"].items()}
+        assert vfid["truth"] == pytest.approx(0, abs=1e-6)
+        assert 0 < vfid["mean"] < vfid["grey"]
+        assert vfid["once"] is None
+        assert "vfid" in results.metrics("box")
+        methods[3] = _failing_once()
 
 
 @pytest.mark.parametrize(

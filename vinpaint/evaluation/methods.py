@@ -153,7 +153,8 @@ def _named_weights(weights: Sequence[str | Path]) -> dict[str, Path]:
 def _networks(
     method: str, weights: Mapping[str, Path], device: str, precision: str
 ) -> list[Method]:
-    resolve_precision(precision, resolve_device(device))  # what is not there is said at once
+    target = resolve_device(device)
+    dtype = resolve_precision(precision, target)
     mode = "2dcn" if method == "2dcn" else "combcn"
     fitting = {name: folder for name, folder in weights.items() if _mode(folder) == mode}
     if not fitting:
@@ -165,7 +166,7 @@ def _networks(
         Method(
             name=method if len(weights) == 1 else f"{method} {name}",
             load=partial(_load_network, method, folder, device, precision),
-            identity=f"{_digest(folder)} {device} {precision}",
+            identity=f"{_digest(folder)} {target} {dtype}",
             warm_up=True,
         )
         for name, folder in fitting.items()

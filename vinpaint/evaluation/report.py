@@ -26,7 +26,6 @@ except ImportError as error:
 PAGE = "index.html"
 
 _WIDTH = 10.5
-_REFERENCE = "0.35"
 
 
 def write_report(results: Results, output: str | Path) -> Path:
@@ -77,13 +76,12 @@ def _bars(results: Results, hole: str) -> Figure:
         panel.margins(x=0.22)
         panel.invert_yaxis()
         panel.tick_params("y", length=0, labelleft=index % 3 == 0)
+        _dress(panel, metric)
         truth = results.mean(hole, TRUTH).get(metric, 0)
         if 0 < truth <= max((v for v in values if not math.isnan(v)), default=0):
-            panel.axvline(truth, color=_REFERENCE, linestyle="--", linewidth=1)
-            panel.text(
-                truth, -0.55, "truth", color=_REFERENCE, fontsize=7, ha="center", va="bottom"
-            )
-        _dress(panel, metric)
+            panel.axvline(truth, color="0.35", linestyle="--", linewidth=1)
+            shown = f"{panel.get_xlabel()}; dashed: the truth, {number(metric, truth)}"
+            panel.set_xlabel(shown, fontsize=8)
     return figure
 
 
