@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import cv2
@@ -74,8 +73,9 @@ METRICS: dict[str, Metric] = {
     "flicker": Metric(
         "0..255",
         "lower",
-        "How much more than the truth's a pixel's second difference in time is (0 where it is less), over the "
-        "pixels and channels in the hole of any of the three frames. A fill that stands still scores 0.",
+        "Mean, over pixels and channels in the hole of any of three frames in a row, of how far the second difference "
+        "in time |x[t - 1] - 2 x[t] + x[t + 1]| exceeds the truth's (0 where it does not). A fill that stands still "
+        "scores 0.",
     ),
     "vfid": Metric(
         "",
@@ -120,16 +120,10 @@ def measure(
         InputError: arrays of the wrong type or shape, or no hole.
     """
     _check(filled, truth, mask, flows)
-    frames = [(filled[i], truth[i], mask[i]) for i in range(len(mask)) if mask[i].any()]
-    maps = [(ssim_map(a, b).mean(-1), hole) for a, b, hole in frames]
-    scores = {
-        "l1": l1_hole(filled, truth, mask),
-        "psnr": _mean(psnr(a, b) for a, b, _ in frames),
-        "psnr_hole": _mean(psnr(a[hole], b[hole]) for a, b, hole in frames),
-        "ssim": _mean(values.mean() for values, _ in maps),
-        "ssim_hole": _mean(values[hole].mean() for values, hole in maps),
-        "flicker": flicker(filled, truth, mask),
-    }
+    holed = [_frame_scores(filled[i], truth[i], mask[i]) for i in range(len(mask)) if mask[i].any()]
+    scores = {name: float(np.mean([frame[name] for frame in holed])) for name in holed[0]}
+    scores["l1"] = l1_hole(filled, truth, mask)
+    scores["flicker"] = flicker(filled, truth, mask)
     if perceptual is not None:
         scores["lpips"] = lpips_hole(perceptual, filled, truth, mask)
     if flows is not None:
@@ -199,8 +193,16 @@ def _smooth(picture: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
+def _frame_scores(
+    filled: NDArray[np.uint8], truth: NDArray[np.uint8], hole: NDArray[np.bool_]
+) -> dict[str, float]:
+    similarity = ssim_map(filled, truth).mean(-1)
+    return {
+        "psnr": psnr(filled, truth),
+        "psnr_hole": psnr(filled[hole], truth[hole]),
+        "ssim": float(similarity.mean()),
+        "ssim_hole": float(similarity[hole].mean()),
+    }
 
 
 def _check(filled: Frames, truth: Frames, mask: Mask, flows: TruthFlow | None) -> None:
