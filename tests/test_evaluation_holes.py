@@ -123,6 +123,10 @@ def test_masks_are_written_and_read_back(tmp_path: Path) -> None:
     write_hole(tmp_path / "m", np.ones((9, 4, 4), bool))
     write_hole(tmp_path / "m", hole)
     assert np.array_equal(read_hole(tmp_path / "m", SHAPE), hole)
+    for value, colour in ((False, "black"), (True, "white")):
+        write_hole(tmp_path / "m", np.full(SHAPE, value))
+        with pytest.raises(InputError, match=f"are all {colour}"):
+            read_hole(tmp_path / "m", SHAPE)
 
 
 def _ramp() -> np.ndarray:

@@ -132,7 +132,8 @@ def read_hole(folder: Path, shape: tuple[int, int, int]) -> Hole:
     """Read what :func:`write_hole` wrote.
 
     Raises:
-        InputError: no such folder, or masks of another count or size than ``shape``, (F, H, W).
+        InputError: no such folder, masks of another count or size than ``shape``, (F, H, W), or without a hole
+            or a known pixel.
     """
     if not folder.is_dir():
         raise InputError(f"--masks: expected a folder of masks a clip, found no folder {folder}")
@@ -149,7 +150,13 @@ def read_hole(folder: Path, shape: tuple[int, int, int]) -> Hole:
                 f"--masks: {path} is {plane.shape[1]} x {plane.shape[0]}, but the clip is evaluated at "
                 f"{shape[2]} x {shape[1]}; expected the same size"
             )
-    return np.stack(planes)
+    hole = np.stack(planes)
+    if not hole.any() or hole.all():
+        raise InputError(
+            f"--masks: the masks in {folder} are all {'white' if hole.any() else 'black'}; "
+            "expected some white pixels, the hole, and some black ones"
+        )
+    return hole
 
 
 def _box(rng: np.random.Generator, shape: tuple[int, int, int], ratio: float) -> Hole:

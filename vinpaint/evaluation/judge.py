@@ -15,7 +15,7 @@ from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation.cache import cached, digest
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.flow import TruthFlow
-from vinpaint.evaluation.metrics import measure
+from vinpaint.evaluation.metrics import METRICS, measure
 from vinpaint.evaluation.perceptual import LPIPS, SMALLEST
 from vinpaint.evaluation.video_distance import WINDOW, Features, VideoFeatures, frechet_distance
 from vinpaint.info import version
@@ -60,9 +60,8 @@ class ClipJudge:
         self.truth = truth
         self._lpips = judge.lpips if min(truth.shape[1:3]) >= SMALLEST else None
         self._video = judge.video if len(truth) >= WINDOW else None
-        self._basis = digest(
-            truth, version(), str(self._lpips is not None), str(self._video is not None)
-        )
+        networks = (self._lpips is not None, self._video is not None)
+        self._basis = digest(truth, version(), str(METRICS), str(networks))
 
     @cached_property
     def _flows(self) -> TruthFlow | None:

@@ -48,7 +48,8 @@ def evaluate(
     """Fill holes in whole clips by several methods, and hold what they give against the truth.
 
     No method sees what it has to fill: the hole of its frames is black. Known pixels of every result are the
-    input's. An evaluation that was interrupted goes on from what ``output`` holds.
+    input's. An evaluation that was interrupted goes on from what ``output/cache`` holds; it knows changed clips,
+    holes, weights and options, but not changed code of the same version.
 
     Args:
         data: a folder of clips (see :func:`vinpaint.evaluation.data.find_clips`).
@@ -75,9 +76,7 @@ def evaluate(
     Raises:
         InputError: what is asked for does not exist, cannot be read or does not fit.
     """
-    options = {
-        name: value for name, value in locals().items() if name not in ("methods", "progress")
-    }
+    options = {k: v for k, v in locals().items() if k not in ("methods", "progress")}
     clips = find_clips(data)
     rows = resolve_methods(methods, weights=weights, device=device, precision=precision)
     source = HoleSource(clips, holes, ratio=ratio, seed=seed, masks=masks)
