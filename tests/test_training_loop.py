@@ -268,7 +268,7 @@ def test_the_bar_shows_losses_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
             bars.append(self)
             self.options, self.shown = options, {}
 
-        def set_postfix(self, shown: dict, refresh: bool) -> None:
+        def set_postfix(self, shown: dict, _refresh: bool) -> None:
             self.shown = shown
 
         def update(self, count: int) -> None:

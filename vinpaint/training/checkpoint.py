@@ -94,8 +94,9 @@ def check_same_run(config: TrainConfig, state: Mapping[str, Any], path: Path) ->
         may_change = STAGE_MAY_CHANGE if index == state["stage"] else set()
         differing += _differing(before, now, f"stages.{index}", may_change)
     if differing:
+        more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise InputError(
-            f"{path} was made with other options: {'; '.join(differing)}; use another output folder, "
+            f"{path} was made with other options: {'; '.join(differing[:4])}{more}; use another output folder, "
             "or --fresh to begin anew"
         )
 

@@ -438,7 +438,7 @@ class _Run:
         def say(done: int, total: int) -> None:
             nonlocal said
             if time.monotonic() - said >= 10 or done == total:
-                self._say("decoded %d of %d clips", done, total)
+                self._say("%d of %d clips are decoded", done, total)
                 said = time.monotonic()
 
         return say
