@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples: seeded, the same whatever makes them, and, without augmentation, the shots' own pixels."""
+"""Samples: seeded, the same whatever makes them; without augmentation, the shots' own pixels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from media import scene, write_folder
 from torch.utils.data import DataLoader
 
 from vinpaint.errors import InputError
+from vinpaint.training import augment
 from vinpaint.training.augment import AugmentConfig, random_window
 from vinpaint.training.data import ClipDataset, DataConfig, is_validation, prepare_data
 from vinpaint.training.holes import HoleConfig
@@ -23,6 +24,9 @@ SIZE = 16
 FRAMES = 4
 
 PLAIN = AugmentConfig(enabled=False)
+
+ONLY = augment.PLAIN
+"""Nothing, for one option at a time to be set."""
 
 
 @pytest.fixture
@@ -132,24 +136,19 @@ def test_without_augmentation_samples_are_the_shots_own_pixels(config: DataConfi
 
 def test_speed_and_direction_of_a_window() -> None:
     shot = _ramps()
-    steps = {
-        tuple(np.diff(_window(shot, AugmentConfig(gain=(1, 1), gamma=(1, 1), swap_channels=0, speed=3), seed)[0, :, 0, 0].astype(int)))
-        for seed in range(60)
-    }  # fmt: skip
-    assert steps == {(step,) * 3 for step in (-3, -2, -1, 1, 2, 3)}
-    short = shot[:6]  # too short for more than every frame
-    steps = {int(_window(short, AugmentConfig(reverse=0, speed=3, gain=(1, 1), gamma=(1, 1), swap_channels=0), seed)[0, 1, 0, 0]) for seed in range(20)}  # fmt: skip
-    assert steps <= {1, 2, 3}
+    both = replace(ONLY, speed=3, reverse=0.5)
+    times = [_window(shot, both, seed)[0, :, 0, 0].astype(int) for seed in range(60)]
+    assert {tuple(np.diff(t)) for t in times} == {(step,) * 3 for step in (-3, -2, -1, 1, 2, 3)}
+    # Six frames are too few for four that are three apart, or two.
+    times = [_window(shot[:6], both, seed)[0, :, 0, 0].astype(int) for seed in range(20)]
+    assert {tuple(np.diff(t)) for t in times} == {(1,) * 3, (-1,) * 3}
 
 
 def test_flips_and_crops_of_a_window() -> None:
-    only = AugmentConfig(
-        scale=(1, 1), flip=0.5, speed=1, reverse=0, swap_channels=0, gain=(1, 1), gamma=(1, 1)
-    )
     shot = _ramps()
     mirrored, corners = [], set()
     for seed in range(60):
-        _, rows, columns = _window(shot, only, seed)
+        _, rows, columns = _window(shot, replace(ONLY, flip=0.5), seed)
         steps = np.diff(columns.astype(int), axis=2)
         assert (steps == steps[0, 0, 0]).all()
         assert (np.diff(rows, axis=1) == 1).all()
@@ -163,9 +162,7 @@ def test_flips_and_crops_of_a_window() -> None:
 def test_the_scale_of_a_window_stays_within_its_range_and_the_shot() -> None:
     shot = _ramps()
     for scale, spans in (((1, 1), (15, 15)), ((1.5, 2), (22, 31)), ((2, 9), (30, 39))):
-        only = AugmentConfig(
-            scale=scale, flip=0, speed=1, reverse=0, swap_channels=0, gain=(1, 1), gamma=(1, 1)
-        )
+        only = replace(ONLY, scale=scale)
         seen = [int(np.ptp(_window(shot, only, seed)[2])) for seed in range(40)]
         assert spans[0] - 2 <= min(seen) <= max(seen) <= spans[1]
         assert max(seen) >= spans[1] - 3
@@ -173,7 +170,7 @@ def test_the_scale_of_a_window_stays_within_its_range_and_the_shot() -> None:
 
 def test_colours_of_a_window_change_by_curves_within_their_range() -> None:
     shot = np.full((4, SIZE, SIZE, 3), (64, 128, 255), np.uint8)
-    still = AugmentConfig(scale=(1, 1), flip=0, speed=1, reverse=0, gain=(0.5, 1), gamma=(1, 2))
+    still = replace(ONLY, swap_channels=0.5, gain=(0.5, 1), gamma=(1, 2))
     levels = np.array([_window(shot, still, seed)[:, 0, 0, 0] for seed in range(80)])
     orders = {tuple(np.argsort(row)) for row in levels if np.ptp(row) > 60}
     assert len(orders) == 6
@@ -218,6 +215,15 @@ def test_training_and_validation_share_no_clip(tmp_path: Path) -> None:
     assert train.mean() == pytest.approx(tuple(expected / 255), abs=2e-3)
 
 
+def test_the_only_clip_is_trained_on_whatever_its_name(config: DataConfig) -> None:
+    Path(config.cache, "1.npy").unlink()
+    config = replace(config, validation_share=0.999)
+    assert is_validation("0", config)
+    assert len(_dataset(config).shots) == 1
+    with pytest.raises(InputError, match="expected validation shots"):
+        _dataset(config, split="validation")
+
+
 def test_footage_that_was_not_prepared_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "footage").mkdir()
     write_folder(tmp_path / "footage" / "clip", [scene(i, 24, 20) for i in range(6)])
@@ -233,7 +239,7 @@ def test_no_usable_shot_is_an_error(config: DataConfig) -> None:
         _dataset(config, frames=13)
     with pytest.raises(InputError, match=r"21 x 21 pixels"):
         _dataset(config, size=21)
-    with pytest.raises(InputError, match=r"no validation shot"):
+    with pytest.raises(InputError, match=r"expected validation shots .*, got 0"):
         _dataset(config, split="validation")
     np.save(Path(config.cache) / "grey.npy", np.zeros((12, 20, 24), np.uint8))
     with pytest.raises(InputError, match=r"grey\.npy is no shot; expected \(F, H, W, 3\)"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Footage of every kind, decoded once into the cache: layouts, crops, changes, damage, interruptions."""
+"""Footage of every kind, decoded once: layouts, crops, changes, damage, interruptions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import crashing_decoder
 import numpy as np
 import pytest
 from media import scene, truncate, write_folder, write_image, write_video
@@ -48,6 +49,7 @@ def test_videos_and_frames_are_found_at_any_depth(tmp_path: Path) -> None:
     write_video(videos / "two.MKV", frames=6)
     (videos / "notes.txt").write_text("no footage")
     assert _names(videos) == ["a_frames", "a_one.mp4", "two.MKV"]
+    assert _names(videos / "a" / "frames") == ["frames"]
     prepared = prepare_data(_config(tmp_path, videos))
     assert (prepared.sources, prepared.shots, prepared.decoded, prepared.skipped) == (3, 3, 3, {})
     assert prepared.frames == 18
@@ -232,6 +234,15 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     assert (together.decoded, together.shots) == (alone.decoded, alone.shots) == (3, 3)
     for path in alone.folder.glob("*.npy"):
         assert np.array_equal(np.load(path), np.load(together.folder / path.name))
+
+
+def test_a_clip_that_crashes_its_decoder_is_skipped(tmp_path: Path, monkeypatch) -> None:
+    for name in ("clip", "crash"):
+        _clip(tmp_path / "footage" / name)
+    monkeypatch.setattr(cache, "decode", crashing_decoder.decode)
+    with pytest.warns(InputWarning, match=r"1 of 2 clips .*crash: its decoder crashed"):
+        prepared = prepare_data(_config(tmp_path, tmp_path / "footage", decoders=2))
+    assert (prepared.decoded, prepared.frames) == (1, 6)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ class AugmentConfig:
     """What is done to a window of footage, at random.
 
     Attributes:
-        enabled: ``False`` is the paper's plain sampling: consecutive frames and a crop at full scale, whatever
-            the other options say.
-        scale: least and greatest factor by which footage is made smaller; as far as a shot is large enough.
+        enabled: ``False`` is the paper's plain sampling: consecutive frames and a crop at full
+            scale, whatever the other options say.
+        scale: least and greatest factor by which footage is made smaller; as far as a shot is
+            large enough.
         flip: share of samples that are mirrored left to right.
         speed: every so many frames at most; 1: consecutive frames alone.
         reverse: share of samples that run backwards.
@@ -36,8 +37,8 @@ class AugmentConfig:
     speed: int = 2
     reverse: float = 0.5
     swap_channels: float = 0.5
-    # Real footage is mostly grey; with other colours and tone curves the colour to fill in can only be
-    # learned from around the hole.
+    # Real footage is mostly grey; with other colours and tone curves the colour to fill in can
+    # only be learned from around the hole.
     gain: tuple[float, float] = (0.6, 1.0)
     gamma: tuple[float, float] = (0.6, 1.6)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
 
-A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json`` that lists them.
-Shots without the list are what a killed run left; they are not used and are written anew.
+A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json``
+that lists them. Shots without the list are what a killed run left; they are not used and are
+written anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ import glob
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +141,57 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
     )
     partial.replace(entry)
     return None
+
+
+def decode_all(
+    folder: Path, sources: Sequence[Source], decoding: Decoding, processes: int | None
+) -> Iterator[tuple[Source, str | None]]:
+    """Every source with what :func:`decode` says of it, in the order in which they are done."""
+    processes = min(processes or os.cpu_count() or 1, len(sources))
+    if processes <= 1:
+        for source in sources:
+            yield source, decode(folder, source, decoding)
+        return
+    interrupted = []
+    with _decoders(processes) as pool:
+        running = {pool.submit(decode, folder, source, decoding): source for source in sources}
+        for future in as_completed(running):
+            try:
+                yield running[future], future.result()
+            except BrokenProcessPool:
+                interrupted.append(running[future])
+    # One of these crashed a decoder, and with it all: each in a process of its own shows which.
+    for source in interrupted:
+        with _decoders(1) as pool:
+            try:
+                yield source, pool.submit(decode, folder, source, decoding).result()
+            except BrokenProcessPool:
+                _remove_shots(folder, source)
+                yield source, "its decoder crashed"
+
+
+@contextmanager
+def _decoders(processes: int) -> Iterator[ProcessPoolExecutor]:
+    # Not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A decoder whose parent was killed would go on writing beside the run that takes over."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A synthetic camera that films photographs: it pans, zooms and turns, and near parts move more than far ones."""
+"""A synthetic camera that films photographs: it pans, zooms and turns, with parallax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASPECT = 4 / 3
 """Long side of a camera's picture divided by its short side."""
 
 SUBPIXELS = 2
-"""Samples a pixel and axis; with one, sharpness would pulse as the picture slides across the pixels."""
+"""Samples a pixel and axis; with one, sharpness would pulse as the picture slides by."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def random_move(
     width: int,
     config: CameraConfig,
 ) -> Move:
-    """A smooth move that never sees beyond the edge of a photograph of (height, width) ``photo``."""
+    """A smooth move that never sees the edge of a photograph; ``photo`` is its (height, width)."""
     fit = min(photo[0] / height, photo[1] / width)
     scale = max(1.0, fit * rng.uniform(*config.view)) * np.exp(
         smooth_path(rng.uniform(-0.5, 0.5, 3) * np.log(config.zoom), config.frames)

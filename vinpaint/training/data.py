@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -26,6 +23,7 @@ from vinpaint.training.cache import (
     Decoding,
     Shot,
     decode,
+    decode_all,
     find_shots,
     is_decoded,
     loose_shots,
@@ -44,18 +42,19 @@ class DataConfig:
     """What to train on, and how footage becomes samples.
 
     Attributes:
-        cache: folder that the decoded shots are kept in. Without ``folders`` and ``photos`` all ``.npy`` files in it
-            are the shots, (F, H, W, 3) uint8 RGB each.
-        folders: footage: videos and folders of frames at any depth, or a data set in the layout of DAVIS or YouTube-VOS.
+        cache: folder that the decoded shots are kept in. Without ``folders`` and ``photos`` all
+            ``.npy`` files in it are the shots, (F, H, W, 3) uint8 RGB each.
+        folders: footage: videos and folders of frames at any depth, or a data set in the layout of
+            DAVIS or YouTube-VOS.
         photos: folders of photographs, which a synthetic camera films.
         short_side: shots are decoded to this many pixels along their shorter side.
-        crop: what is cut out first: ``"none"``; ``"center-square"``, the paper's for Caltech Pedestrian;
-            ``"boxes"``, a square around each clip's box, the paper's for faces.
-        boxes: CSV file with the columns ``clip, x, y, width, height`` in pixels, for ``crop = "boxes"``.
-            Faces are not looked for: the boxes are another program's.
+        crop: what is cut out first: ``"none"``; ``"center-square"``, the paper's for Caltech
+            Pedestrian; ``"boxes"``, a square around each clip's box, the paper's for faces.
+        boxes: CSV file with the columns ``clip, x, y, width, height`` in pixels, for
+            ``crop = "boxes"``. Faces are not looked for: the boxes are another program's.
         box_margin: how much larger than its box a square is, as a share of the box's longer side.
-        validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which clips, only
-            their names say, so a clip stays where it is when others are added.
+        validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which
+            clips, only their names say, so a clip stays where it is when others are added.
         decoders: processes that decode; ``None``: one a core.
         augment: what is done to a window at random; not in validation.
         holes: which holes are cut.
@@ -128,8 +127,8 @@ def prepare_data(
 ) -> Prepared:
     """Decode all footage into the cache, once: what is there and has not changed is not read again.
 
-    A run that was stopped goes on where it was. Footage that cannot be read is skipped, with one warning that
-    names it.
+    A run that was stopped goes on where it was. Footage that cannot be read is skipped, with one
+    warning that names it.
 
     Args:
         config: where the footage is and how it is decoded.
@@ -148,7 +147,7 @@ def prepare_data(
         missing = [source for source in sources if not is_decoded(folder, source, decoding)]
         done = len(sources) - len(missing)
         decoded = 0
-        for source, reason in _decode_all(folder, missing, decoding, config.decoders):
+        for source, reason in decode_all(folder, missing, decoding, config.decoders):
             done += 1
             if reason is None:
                 decoded += 1
@@ -171,8 +170,9 @@ def prepare_data(
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     """Random windows of decoded shots, each with a hole.
 
-    Sample ``i`` depends on the seed and on ``i`` alone, so a run can stop and go on anywhere, with any number of
-    workers. A data set stands for the samples from ``start`` to ``stop``; a sampler draws from ``indices``.
+    Sample ``i`` depends on the seed and on ``i`` alone, so a run can stop and go on anywhere, with
+    any number of workers. A data set stands for the samples from ``start`` to ``stop``; a sampler
+    draws from ``indices``.
 
     Args:
         config: the options; :func:`prepare_data` has filled ``config.cache``.
@@ -202,20 +202,20 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
             config = replace(config, augment=AugmentConfig(enabled=False))
         self.config, self.frames, self.size, self.seed = config, frames, size, seed
         self.indices = range(start, stop)
-        held_out = split == "validation"
         found = _all_shots(config)
-        shots = [shot for shot in found if is_validation(shot.source, config) == held_out]
+        held_out = _held_out(found, config)
+        shots = [s for s in found if (s.source in held_out) == (split == "validation")]
         self.shots = [s for s in shots if s.frames >= frames and min(s.height, s.width) >= size]
         if not self.shots:
             longest = max((shot.frames for shot in shots), default=0)
             largest = max((min(shot.height, shot.width) for shot in shots), default=0)
             raise InputError(
-                f"no {split} shot of at least {frames} frames and {size} x {size} pixels in "
-                f"{config.cache}: there are {len(shots)} {split} shots, of at most {longest} "
-                f"frames and {largest} pixels along the shorter side"
+                f"cache: expected {split} shots of at least {frames} frames and {size} x {size} "
+                f"pixels in {config.cache}, got {len(shots)} of at most {longest} frames and "
+                f"{largest} pixels along the shorter side"
                 + ("" if found else "; prepare_data decodes the footage")
             )
-        # A long shot is drawn more often than a short one, but not in proportion: it repeats itself.
+        # A long shot is drawn more often than a short one, not in proportion: it repeats itself.
         self._ends = np.cumsum(np.sqrt([shot.frames for shot in self.shots]))
 
     def mean(self) -> tuple[float, float, float]:
@@ -229,10 +229,10 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """``(frames, mask)``: uint8 (3, F, size, size) and bool (1, F, size, size), ``True`` in the hole.
+        """``(frames, mask)``: uint8 (3, F, size, size) and bool (1, F, size, size).
 
-        Frames are 0..255: a quarter of the bytes of floats to collate, to pass between processes and to copy
-        to the device, which divides by 255.
+        The mask is ``True`` in the hole. Frames are 0..255: a quarter of the bytes of floats to
+        collate, to pass between processes and to copy to the device, which divides by 255.
         """
         if index not in self.indices:
             raise IndexError(f"sample {index} is not in {self.indices}")
@@ -251,6 +251,13 @@ def is_validation(source: str, config: DataConfig) -> bool:
     """Whether a clip is kept for validation; its name alone decides."""
     number = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big")
     return number / 2**64 < config.validation_share
+
+
+def _held_out(shots: list[Shot], config: DataConfig) -> set[str]:
+    """The clips for validation; none if they would be all there is."""
+    clips = {shot.source for shot in shots}
+    held_out = {clip for clip in clips if is_validation(clip, config)}
+    return held_out if held_out != clips else set()
 
 
 def _all_shots(config: DataConfig) -> list[Shot]:
@@ -277,26 +284,6 @@ def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
 def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
     sources = len({shot.source for shot in shots})
     return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)
-
-
-def _decode_all(
-    folder: Path, sources: list[Source], decoding: Decoding, processes: int | None
-) -> Iterator[tuple[Source, str | None]]:
-    """Every source with the reason why it cannot be used, as they are done."""
-    processes = min(processes or os.cpu_count() or 1, len(sources))
-    if processes <= 1:
-        for source in sources:
-            yield source, decode(folder, source, decoding)
-        return
-    # Not forked: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        running = {pool.submit(decode, folder, source, decoding): source for source in sources}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 class ShotDataset(ClipDataset):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic holes for training: (F, H, W) boolean arrays, ``True`` in the hole, all from one generator."""
+"""Synthetic holes for training: seeded (F, H, W) boolean arrays, ``True`` in the hole."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class HoleConfig:
     """Which holes are cut. Lengths are shares of the frame's side.
 
     Attributes:
-        shares: how often each kind is drawn, relative to the others; the kinds are those of :data:`KINDS`.
+        shares: how often each kind is drawn, relative to the others; the kinds are those of
+            :data:`KINDS`.
         side: of a box; the paper's by default.
         stroke: width of a free-form stroke.
         object: height of a moving object.
         letter: height of the letters of a text.
         area: least and greatest share of a frame that is hole, in every frame of a clip.
-        masks: folder of pictures of real objects, white or coloured on black, for the kind ``mask``.
+        masks: folder of pictures of real objects, white or coloured on black, for ``mask``.
     """
 
     shares: dict[str, float] = field(
@@ -209,7 +210,7 @@ def real_mask(
     width: int,
     config: HoleConfig | None = None,
 ) -> Hole:
-    """The outline of a real object, from a picture, that moves and grows or shrinks on a smooth path."""
+    """The outline of a real object, from a picture, that moves and changes its size smoothly."""
     config = config or DEFAULT
     assert config.masks is not None, "checked by HoleConfig"
     files = _mask_files(config.masks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where footage lies: videos, folders of frames, the layouts of DAVIS and YouTube-VOS, photographs."""
+"""Where footage lies: videos, folders of frames, DAVIS, YouTube-VOS, photographs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vinpaint.video.images import EXTENSIONS, list_pictures
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
 
 UNREADABLE = {
-    ".seq": "a .seq file of the Caltech Pedestrian set, which no maintained library reads; "
-    "turn it into a video first: ffmpeg -f mjpeg -i FILE.seq -c copy FILE.avi"
+    ".seq": "a .seq file, as of Caltech Pedestrian, is not read; make a video of its JPEG frames: "
+    "ffmpeg -f mjpeg -i FILE.seq -c copy FILE.avi"
 }
 """Footage that is not read, by suffix, and what to do about it."""
 
@@ -35,7 +35,8 @@ class Source:
     """One clip to be: a video file, a folder of frames, or a photograph.
 
     Attributes:
-        name: unique among the sources of a run, stable when others are added; names its files in the cache.
+        name: unique among the sources of a run, stable when others are added; names its files in
+            the cache.
         path: the file or folder.
         kind: ``"clip"`` is decoded, ``"photo"`` is filmed by the synthetic camera.
         box: what to cut out, of ``crop = "boxes"``.
@@ -62,7 +63,7 @@ def find_sources(
     ``JPEGImages/480p``; otherwise videos and folders of frames at any depth.
 
     Returns:
-        The sources in order of their names, and what is footage but cannot be read, with the reason.
+        The sources in order of their names, and footage that cannot be read, with the reason.
 
     Raises:
         InputError: a folder is missing or holds no footage.
@@ -102,8 +103,8 @@ def find_sources(
 def read_boxes(path: str | Path) -> dict[str, Box]:
     """Boxes from a CSV file with the columns ``clip, x, y, width, height`` in pixels.
 
-    ``clip`` is a clip's file or folder name. Several rows of one clip, such as one for each frame, give
-    the box around them all.
+    ``clip`` is a clip's file or folder name. Several rows of one clip, such as one for each frame,
+    give the box around them all.
 
     Raises:
         InputError: no such file, or a row that is no box.
