@@ -225,7 +225,7 @@ def test_a_run_starts_from_weights_and_says_what_they_lack(
 
 def test_no_data_is_said_before_the_first_step(make: Callable, tmp_path: Path) -> None:
     stages = (tiny_stage("completion", 1), tiny_stage("joint", 1, frames=13))
-    with pytest.raises(InputError, match="shots? of at least 13 frames"):
+    with pytest.raises(InputError, match=r"shots? of at least 13 frames"):
         train(make(*stages))
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
@@ -237,6 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unsaved(make: Callable, tmp_path:
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_samples_come_from_other_processes_too(make: Callable, tmp_path: Path) -> None:
     config = make(tiny_stage("completion", 2), workers=0)
     train(config)
@@ -356,6 +357,7 @@ def test_missing_extras_are_said_and_do_no_harm(
     assert not plot_losses(tmp_path / "run" / "log.jsonl", tmp_path / "loss.png")
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = re.search(r"Example::\n\n(.*?)\n\nArgs:", inspect.getdoc(train) or "", re.DOTALL)
     assert block is not None
