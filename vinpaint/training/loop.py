@@ -515,8 +515,11 @@ class _Run:
 
     def _finish(self) -> None:
         """What a run leaves when it ends or is stopped."""
-        if not self.processes.first:
-            return
+        if self.processes.first:
+            self._leave()
+        self.processes.wait()  # torchrun ends all when one has ended by a time limit
+
+    def _leave(self) -> None:
         save_pretrained(self._best(), self.folder / WEIGHTS)
         plot_losses(self.folder / LOG, self.folder / CURVES)
         if self.busy:
