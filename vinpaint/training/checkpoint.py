@@ -23,12 +23,25 @@ FORMAT = 1
 """Raised when a checkpoint of an earlier version can no longer be read."""
 
 RUN_MAY_CHANGE = {
-    *("output", "resume", "init", "strict", "mean", "device", "save_every", "time_limit"),
+    *(
+        "output",
+        "resume",
+        "init",
+        "strict",
+        "mean",
+        "device",
+        "precision",
+        "save_every",
+        "time_limit",
+    ),
     *("workers", "validate_every", "validation_clips", "tensorboard"),
 }
 """Options of a run that may be others when it goes on."""
 
-STAGE_MAY_CHANGE = {"steps", "schedule", "decay", "final_rate", "freeze_stats_steps"}
+STAGE_MAY_CHANGE = {
+    *("steps", "learning_rate", "schedule", "warmup", "decay", "final_rate", "clip_norm"),
+    "freeze_stats_steps",
+}
 """Options of a stage begun that may be others when it goes on; a stage to come may be any."""
 
 DATA_MAY_CHANGE = {"folders", "photos", "boxes", "cache", "decoders"}

@@ -224,7 +224,8 @@ class _Run:
             self.moments_since = state["done"]
         else:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty where gradients were not scaled
+                self.scaler.load_state_dict(state["scaler"])
             if self.opponent is not None:
                 self.opponent.load_state_dict(state["opponent"])
         checkpoint.set_random_state(state["random"])
