@@ -50,16 +50,18 @@ gpu-tune:         ## time every convolution with every algorithm on this card, w
 	$(PYTHON) benchmarks/tools/tune.py --copy $(OUT)
 
 RUN ?= run
-SHOTS ?=          # packed by `benchmarks/tools/travel.py pack-shots`; may be left out if RUN has shots
-CHECKPOINT ?=     # parts packed by `benchmarks/tools/travel.py pack-checkpoint`, to go on from
-SECONDS ?= 420
-TRAIN ?= --batch 8 --frames 16 --size 128 --comb-frames 4 --workers 14 --save-every 50
+CONFIG ?= default # a TOML file or a recipe
+SHOTS ?=          # packed by `benchmarks/tools/travel.py pack-shots`, unpacked if RUN has no shots
+CHECKPOINT ?=     # parts packed by `benchmarks/tools/travel.py pack-checkpoint`, unpacked if RUN has none
+TIME ?= 8m
+OPTIONS ?=        # more of `vinpaint train`, such as --set run.workers=14
 
-gpu-train:        ## train for SECONDS into RUN; the checkpoint comes back in OUT, in parts
-	mkdir -p $(RUN)/shots $(RUN)/no-videos $(OUT)
-	$(if $(SHOTS),$(PYTHON) benchmarks/tools/travel.py unpack-shots $(SHOTS) $(RUN)/shots)
-	$(if $(CHECKPOINT),$(PYTHON) benchmarks/tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/start.pt)
-	-PYTHONSAFEPATH=1 timeout --signal=INT $(SECONDS) $(PYTHON) -m vinpaint train $(RUN)/no-videos \
-	  --output $(RUN) $(if $(CHECKPOINT),--init $(RUN)/start.pt) $(TRAIN)
+gpu-train:        ## train for TIME into RUN, again to go on; log and checkpoint come back in OUT, in parts
+	mkdir -p $(RUN) $(OUT)
+	$(if $(SHOTS),test -e $(RUN)/shots || $(PYTHON) benchmarks/tools/travel.py unpack-shots $(SHOTS) $(RUN)/shots)
+	$(if $(CHECKPOINT),test -e $(RUN)/checkpoint.pt || \
+	  $(PYTHON) benchmarks/tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/checkpoint.pt)
+	PYTHONSAFEPATH=1 $(PYTHON) -m vinpaint train $(CONFIG) --output $(RUN) --time-limit $(TIME) $(OPTIONS) \
+	  || test $$? -eq 75
 	cp $(RUN)/log.jsonl $(OUT)
 	$(PYTHON) benchmarks/tools/travel.py pack-checkpoint $(RUN)/checkpoint.pt $(OUT)

@@ -185,7 +185,7 @@ def test_without_held_out_clips_a_run_says_so_and_goes_on(
     config = replace(config, data=replace(config.data, validation_share=0.0))
     train(config)
     (message,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
-    assert "no validation in stage 0: no validation shot" in message
+    assert message.startswith("no validation in stage 0: ")
 
 
 def test_the_mean_pixel_is_the_datas_the_models_or_the_inits(
@@ -225,7 +225,7 @@ def test_a_run_starts_from_weights_and_says_what_they_lack(
 
 def test_no_data_is_said_before_the_first_step(make: Callable, tmp_path: Path) -> None:
     stages = (tiny_stage("completion", 1), tiny_stage("joint", 1, frames=13))
-    with pytest.raises(InputError, match="no train shot of at least 13 frames"):
+    with pytest.raises(InputError, match=r"shots? of at least 13 frames"):
         train(make(*stages))
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
@@ -237,6 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run_unsaved(make: Callable, tmp_path:
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_samples_come_from_other_processes_too(make: Callable, tmp_path: Path) -> None:
     config = make(tiny_stage("completion", 2), workers=0)
     train(config)
@@ -268,7 +269,7 @@ def test_the_bar_shows_losses_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
             bars.append(self)
             self.options, self.shown = options, {}
 
-        def set_postfix(self, shown: dict, refresh: bool) -> None:
+        def set_postfix(self, shown: dict, _refresh: bool) -> None:
             self.shown = shown
 
         def update(self, count: int) -> None:
@@ -356,6 +357,7 @@ def test_missing_extras_are_said_and_do_no_harm(
     assert not plot_losses(tmp_path / "run" / "log.jsonl", tmp_path / "loss.png")
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = re.search(r"Example::\n\n(.*?)\n\nArgs:", inspect.getdoc(train) or "", re.DOTALL)
     assert block is not None

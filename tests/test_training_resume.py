@@ -33,6 +33,9 @@ from vinpaint.training.checkpoint import read_checkpoint, write_checkpoint
 
 STEPS = 8
 
+PAUSE = "0.3"
+"""Seconds after a step in which it can be ended before the next."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -63,7 +66,7 @@ def _ended_early(config: TrainConfig, rows: int, how: signal.Signals) -> int:
     """Train in another process until its log has so many rows, then send a signal; the exit code."""
     output = Path(config.run.output)
     path = write_config(config, output.with_suffix(".toml"))
-    command = [sys.executable, training_runs.__file__, str(path)]
+    command = [sys.executable, training_runs.__file__, str(path), PAUSE]
     with subprocess.Popen(command, env=here(), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while _rows(output) < rows and process.poll() is None and time.monotonic() < deadline:
@@ -144,6 +147,19 @@ def test_other_options_are_refused_before_the_first_step(whole: TrainConfig) -> 
         with pytest.raises(InputError, match=message):
             train(replace(whole, **changed))
     assert Path(whole.run.output, "log.jsonl").read_text() == before
+
+
+def test_a_run_that_failed_goes_on_more_carefully(whole: TrainConfig, tmp_path: Path) -> None:
+    run = in_folder(replace(whole, stages=whole.stages[:1]), tmp_path / "run")
+    run = replace(run, run=replace(run.run, precision="fp16"))
+    with pytest.raises(Stopped):
+        train(replace(run, run=replace(run.run, time_limit="0.0001s")))
+    done = saved(tmp_path / "run")["done"]
+    careful = replace(run.stages[0], learning_rate=1e-5, clip_norm=1.0)
+    train(replace(run, stages=(careful,), run=replace(run.run, precision="fp32")))
+    rows = steps_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[done]["lr"] == 1e-5
 
 
 def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny training runs, in this process or, as ``python training_runs.py CONFIG``, in one that may be killed."""
+"""Tiny training runs, in this process or, as ``python training_runs.py CONFIG [SECONDS]``, in another."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,14 +99,15 @@ def assert_same(a: object, b: object, where: str = "") -> None:
         assert a == b, where
 
 
-def main(config: str) -> int:
+def main(config: str, pause: str = "0") -> int:
+    """Train with a pause after each step, so that another process has the time to end this one."""
     torch.set_num_threads(1)
     try:
-        train(load_config(config))
+        train(load_config(config), progress=lambda *_: time.sleep(float(pause)))
     except Stopped as stopped:
         return stopped.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

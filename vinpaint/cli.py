@@ -316,6 +316,7 @@ def _demo(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from vinpaint.training import Stopped, train
     from vinpaint.training.config import find_config, load_config
+    from vinpaint.training.distributed import is_first
     from vinpaint.training.monitor import ProgressBar, say_on_terminal
     from vinpaint.training.options import to_toml
 
@@ -331,9 +332,12 @@ def _train(args: argparse.Namespace) -> None:
         with closing(ProgressBar()) as progress, say_on_terminal():
             train(config, progress=progress)
     except Stopped as stopped:
-        print(f"vinpaint: {stopped}", file=sys.stderr)
+        if is_first():
+            print(f"vinpaint: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
-    print(f"{config.run.output}: checkpoint.pt, log.jsonl, weights for vinpaint inpaint --weights")
+    if is_first():
+        run = Path(config.run.output)
+        print(f"{run}: done; vinpaint inpaint VIDEO --weights {run / 'weights'} uses the weights")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

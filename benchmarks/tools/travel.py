@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots and checkpoints small enough to be carried to and from a machine with a GPU.
 
-Shots become one archive of WebP frames. A checkpoint becomes parts of at most 15 MiB without the
-optimizer's state: weights in bfloat16, or as they are with ``--exact``. What comes out again serves as
-``vinpaint train --init``.
+Shots become one archive of WebP frames. A checkpoint becomes parts of at most 15 MiB: weights and their
+average, kernels in float16 (two times 29 MiB for the paper's networks, ``--no-average`` once), everything else
+as it is, but for the moments of Adam, which would be twice that again. What comes out goes on as a checkpoint
+of ``vinpaint train``: Adam begins anew, and for 200 steps the learning rate rises to what it was.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
+
+from vinpaint.training.checkpoint import write_checkpoint
 
 PART_BYTES = 15 << 20
 
@@ -46,14 +50,15 @@ def unpack_shots(archive: Path, folder: Path) -> None:
             np.save(folder / f"{shot}.npy", np.stack(frames))
 
 
-def pack_checkpoint(checkpoint: Path, folder: Path, *, exact: bool) -> list[Path]:
-    """``checkpoint.pt.00`` and so on in ``folder``; what is smaller than a kernel stays exact."""
+def pack_checkpoint(checkpoint: Path, folder: Path, *, average: bool = True) -> list[Path]:
+    """``checkpoint.pt.00`` and so on in ``folder``, without Adam's moments; kernels are rounded to float16."""
     state: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    del state["optimizer"]
-    if not exact:
-        state["model"] = {
-            name: t.bfloat16() if t.dim() > 1 else t for name, t in state["model"].items()
-        }
+    state.update(optimizer=None, opponent=None, scaler={})
+    state["model"] = _rounded(state["model"])
+    if not average:
+        state["average"] = None
+    elif state["average"] is not None:
+        state["average"]["model"] = _rounded(state["average"]["model"])
     whole = io.BytesIO()
     torch.save(state, whole)
     data = whole.getvalue()
@@ -68,14 +73,19 @@ def pack_checkpoint(checkpoint: Path, folder: Path, *, exact: bool) -> list[Path
     return parts
 
 
+def _rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.half() if t.dim() > 1 else t for name, t in weights.items()}
+
+
 def unpack_checkpoint(folder: Path, checkpoint: Path) -> None:
     parts = sorted(folder.glob("checkpoint.pt.*"))
     if not parts:
         sys.exit(f"no part of a checkpoint in {folder}")
     whole = io.BytesIO(b"".join(part.read_bytes() for part in parts))
     state: dict[str, Any] = torch.load(whole, weights_only=True)
-    state["model"] = {name: t.float() for name, t in state["model"].items()}
-    torch.save(state, checkpoint)
+    for weights in (state["model"], (state["average"] or {}).get("model", {})):
+        weights.update({name: t.float() for name, t in weights.items()})
+    write_checkpoint(checkpoint, state)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,14 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name == "pack-shots":
             command.add_argument("--quality", type=int, default=90, help="of WebP, up to 100")
         if name == "pack-checkpoint":
-            command.add_argument("--exact", action="store_true", help="keep the weights' dtype")
+            command.add_argument(
+                "--no-average",
+                dest="average",
+                action="store_false",
+                help="half the size; the average begins anew from the weights",
+            )
     args = parser.parse_args(arguments)
     if args.command == "pack-shots":
         pack_shots(args.source, args.target, args.quality)
     elif args.command == "unpack-shots":
         unpack_shots(args.source, args.target)
     elif args.command == "pack-checkpoint":
-        for part in pack_checkpoint(args.source, args.target, exact=args.exact):
+        for part in pack_checkpoint(args.source, args.target, average=args.average):
             print(f"{part}: {part.stat().st_size / 2**20:.1f} MiB")
     else:
         unpack_checkpoint(args.source, args.target)

@@ -23,12 +23,25 @@ FORMAT = 1
 """Raised when a checkpoint of an earlier version can no longer be read."""
 
 RUN_MAY_CHANGE = {
-    *("output", "resume", "init", "strict", "mean", "device", "save_every", "time_limit"),
+    *(
+        "output",
+        "resume",
+        "init",
+        "strict",
+        "mean",
+        "device",
+        "precision",
+        "save_every",
+        "time_limit",
+    ),
     *("workers", "validate_every", "validation_clips", "tensorboard"),
 }
 """Options of a run that may be others when it goes on."""
 
-STAGE_MAY_CHANGE = {"steps", "schedule", "decay", "final_rate", "freeze_stats_steps"}
+STAGE_MAY_CHANGE = {
+    *("steps", "learning_rate", "schedule", "warmup", "decay", "final_rate", "clip_norm"),
+    "freeze_stats_steps",
+}
 """Options of a stage begun that may be others when it goes on; a stage to come may be any."""
 
 DATA_MAY_CHANGE = {"folders", "photos", "boxes", "cache", "decoders"}
@@ -94,8 +107,9 @@ def check_same_run(config: TrainConfig, state: Mapping[str, Any], path: Path) ->
         may_change = STAGE_MAY_CHANGE if index == state["stage"] else set()
         differing += _differing(before, now, f"stages.{index}", may_change)
     if differing:
+        more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise InputError(
-            f"{path} was made with other options: {'; '.join(differing)}; use another output folder, "
+            f"{path} was made with other options: {'; '.join(differing[:4])}{more}; use another output folder, "
             "or --fresh to begin anew"
         )
 

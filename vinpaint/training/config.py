@@ -195,6 +195,8 @@ def _check_losses(losses: LossConfig, stage: StageConfig, index: int) -> None:
 RECIPES = ("default", "paper")
 """Configurations that come with the package, by name."""
 
+SOURCES = f"a TOML file, a recipe ({', '.join(RECIPES)}), or a folder of videos"
+
 
 def recipe(name: str) -> Path:
     """The file of one of :data:`RECIPES`."""
@@ -220,12 +222,8 @@ def find_config(output: str | None, *, any_recipe: bool = False) -> Path:
         return path
     if any_recipe:
         return recipe("default")
-    raise InputError(
-        "CONFIG: expected a TOML file, a recipe ("
-        + ", ".join(RECIPES)
-        + "), or a folder of videos"
-        + ("" if output is None else f"; there is no run in {output} to go on with")
-    )
+    run = "" if output is None else f"; there is no run in {output} to go on with"
+    raise InputError(f"CONFIG: expected {SOURCES}{run}")
 
 
 def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainConfig:
@@ -247,8 +245,10 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
         values["data"] = {**values.get("data", {}), "folders": [str(source)]}
     elif str(source) in RECIPES and not path.exists():
         values = read_toml(recipe(str(source)))
-    else:
+    elif path.exists():
         values = read_toml(path)
+    else:
+        raise InputError(f"CONFIG: expected {SOURCES}, found no {source}")
     override(values, assignments)
     data, run = values.setdefault("data", {}), values.setdefault("run", {})
     if isinstance(data, dict) and isinstance(run, dict):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from vinpaint.nn.layers import ConvBNReLU
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another, which may be decoding videos."""
+
+
+def is_first() -> bool:
+    """Whether ``torchrun`` started this process as the first, or there is no other."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,10 @@ class Processes:
         if self.count == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # The option that torch 2.13 wants instead is not there in torch 2.10.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated")
+            return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def keep_gradients(self, module: nn.Module) -> AbstractContextManager[None]:
         """Inside, the backward of a module of :meth:`share_gradients` only adds up its own gradients."""

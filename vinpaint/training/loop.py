@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -126,25 +127,24 @@ class _Run:
         self.moments_since: int | None = None
         self.seconds = 0.0
         self.clips = 0
-        self.warned = False
+        self.held_out: ClipDataset | None = None
         self.busy = self.waited = 0.0
 
     def go(self) -> VideoInpainter:
+        interruption = Interruption(self.config.run.time_limit)  # its time runs from here
         state = self.processes.from_first(self._saved_state() if self.processes.first else None)
         with warnings.catch_warnings():
             if not self.processes.first:
                 warnings.simplefilter("ignore")  # said once
             prepare_data(self.config.data, progress=self._say_decoded())
         self.processes.wait()
-        for stage in self.config.stages:
-            self._samples(
-                stage, 1
-            )  # what is wrong with a later stage is said before the first step
+        # All of them now: what is wrong with a later stage is said before the first step.
+        self.samples_of = [self._samples(stage, sys.maxsize) for stage in self.config.stages]
         torch.manual_seed(self.config.run.seed)
         self._make_networks(state)
         if state is not None:
             self._restore(state)
-        interruption = Interruption(self.config.run.time_limit)
+            del state  # as large as all that was restored from it
         with ExitStack() as stack:
             self.log = self.board = None
             if self.processes.first:
@@ -188,7 +188,7 @@ class _Run:
             weights, mean = checkpoint.read_weights(run.init)
             options = replace(options, mean=mean) if run.mean == "auto" else options
         elif run.mean == "auto":
-            options = replace(options, mean=self._samples(self.config.stages[0], 1).mean())
+            options = replace(options, mean=self.samples_of[0].mean())
         self.model = VideoInpainter(options).to(self.device)
         if weights is not None:
             missing = checkpoint.take_weights(self.model, weights)
@@ -212,8 +212,9 @@ class _Run:
             self.model.load_state_dict(state["model"])
             self.objective.load_state_dict(state["objective"])
             if self.average is not None:
-                self.average.module.load_state_dict(state["average"]["model"])
-                self.average.n_averaged.fill_(state["average"]["told"])
+                average = state["average"] or {"model": state["model"], "told": 0}
+                self.average.module.load_state_dict(average["model"])
+                self.average.n_averaged.fill_(average["told"])
         except RuntimeError as error:
             raise InputError(
                 f"{self.folder / checkpoint.NAME} is of another architecture: {error}"
@@ -223,7 +224,8 @@ class _Run:
             self.moments_since = state["done"]
         else:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty where gradients were not scaled
+                self.scaler.load_state_dict(state["scaler"])
             if self.opponent is not None:
                 self.opponent.load_state_dict(state["opponent"])
         checkpoint.set_random_state(state["random"])
@@ -248,6 +250,7 @@ class _Run:
             *(stage.size, stage.size),
         )
         self._choose_networks(stage)
+        self.held_out = self._held_out(stage) if self.config.run.validate_every else None
         if self.average is not None and self.step == 0:
             self.average.n_averaged.zero_()
         networks = self.processes.share_gradients(Networks(self.model, stage))
@@ -274,7 +277,7 @@ class _Run:
             if save or stop:
                 self._save()
             if stop:
-                self._give_weights()
+                self._finish()
                 raise Stopped(interruption.reason or TIME_LIMIT, self.done)
 
     def _choose_networks(self, stage: StageConfig) -> None:
@@ -292,7 +295,7 @@ class _Run:
         start, stride = self.samples + processes.rank * batch, processes.count * batch
         firsts = range(start, start + count * stride, stride)
         loader = DataLoader(
-            self._samples(stage, self.samples + count * stride),
+            self.samples_of[self.stage],
             batch_sampler=[list(range(first, first + batch)) for first in firsts],
             num_workers=self.config.run.workers,
             worker_init_fn=ignore_signals,
@@ -312,6 +315,14 @@ class _Run:
             seed=self.config.run.seed,
             split=split,
         )
+
+    def _held_out(self, stage: StageConfig) -> ClipDataset | None:
+        try:
+            return self._samples(stage, self.config.run.validation_clips, "validation")
+        except InputError as error:
+            if self.processes.first:
+                logger.warning("no validation in stage %d: %s", self.stage, error)
+            return None
 
     def _one_step(
         self,
@@ -438,7 +449,7 @@ class _Run:
         def say(done: int, total: int) -> None:
             nonlocal said
             if time.monotonic() - said >= 10 or done == total:
-                self._say("decoded %d of %d clips", done, total)
+                self._say("%d of %d clips are decoded", done, total)
                 said = time.monotonic()
 
         return say
@@ -451,14 +462,9 @@ class _Run:
     @torch.no_grad()
     def _validate(self, stage: StageConfig) -> None:
         """The paper's two losses on held-out clips, of the weights that would be saved now."""
-        model, processes = self._best(), self.processes
-        try:
-            clips = self._samples(stage, self.config.run.validation_clips, "validation")
-        except InputError as error:
-            if not self.warned:
-                logger.warning("no validation in stage %d: %s", self.stage, error)
-            self.warned = True
+        if self.held_out is None:
             return
+        clips, model, processes = self.held_out, self._best(), self.processes
         learning = [module for module in model.modules() if module.training]
         networks, objective = Networks(model.eval(), stage), Objective(LossConfig(), self.device)
         sums: dict[str, Tensor] = {}
@@ -508,14 +514,14 @@ class _Run:
         }
         checkpoint.write_checkpoint(self.folder / checkpoint.NAME, state)
 
-    def _give_weights(self) -> None:
-        if self.processes.first:
-            save_pretrained(self._best(), self.folder / WEIGHTS)
-
     def _finish(self) -> None:
-        self._give_weights()
-        if not self.processes.first:
-            return
+        """What a run leaves when it ends or is stopped."""
+        if self.processes.first:
+            self._leave()
+        self.processes.wait()  # torchrun ends all when one has ended by a time limit
+
+    def _leave(self) -> None:
+        save_pretrained(self._best(), self.folder / WEIGHTS)
         plot_losses(self.folder / LOG, self.folder / CURVES)
         if self.busy:
             self._say(

@@ -198,7 +198,7 @@ def field_docs(cls: type) -> dict[str, str]:
     block = textwrap.dedent(re.split(r"\n(?=\S)", text)[0])
     entries = re.split(r"^(\w+): ", block, flags=re.MULTILINE)[1:]
     return {
-        name: " ".join(words.replace("``", "").split())
+        name: words[0].upper() + " ".join(words.replace("``", "").split())[1:]
         for name, words in zip(entries[::2], entries[1::2], strict=True)
     }
 
