@@ -12,9 +12,9 @@ import pytest
 from media import scene, write_folder
 
 from vinpaint.evaluation import Method, Results, evaluate
+from vinpaint.evaluation.report import write_report
 from vinpaint.evaluation.results import Score
 from vinpaint.evaluation.sheets import Sheet
-from vinpaint.evaluation.report import write_report
 
 VOID = {"meta", "img"}
 OPTIONAL_END = {"tr", "td", "th", "li", "p"}

@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     networks = argparse.ArgumentParser(add_help=False)
     options = _add_networks(networks)
     options.add_argument(
-        "--weights", metavar="FOLDER", help="weights to use instead of the shipped ones"
+        "--weights",
+        metavar="WEIGHTS",
+        help="a folder of weights, or combcn (the default), or combcn-s: narrow networks, faster and worse",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inpaint(
@@ -222,8 +224,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--weights",
         action="append",
         default=[],
-        metavar="[NAME=]FOLDER",
-        help="weights for the networks, repeatable: a row each; shipped means the shipped ones",
+        metavar="[NAME=]WEIGHTS",
+        help="a folder of weights, or combcn or combcn-s, repeatable: a row each (default combcn)",
     )
     clips = parser.add_argument_group("the clips")
     clips.add_argument(

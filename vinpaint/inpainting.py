@@ -82,7 +82,8 @@ class Inpainter:
         """Load weights and choose where and in what to compute.
 
         Args:
-            path: a folder with ``model.safetensors`` and ``config.json``; ``None``: the shipped weights.
+            path: a folder with ``model.safetensors`` and ``config.json``, or the name of shipped weights: ``"combcn"``,
+                the default, or ``"combcn-s"``, narrow networks for weak CPUs.
             device: ``"auto"`` is the first CUDA device if there is one, else the CPU.
             precision: ``"auto"`` is the fastest that the processor really supports.
 

@@ -19,9 +19,20 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-def default_weights() -> Path:
-    """The folder of the weights that ship with the package."""
-    return Path(str(resources.files("vinpaint") / "assets" / "weights"))
+SHIPPED = ("combcn", "combcn-s")
+"""Names of the weights that ship with the package: the paper's networks, and narrow ones for weak CPUs."""
+
+
+def weights_folder(weights: str | Path | None = None) -> Path:
+    """The folder of weights given by name or by path; ``None``: the first of :data:`SHIPPED`.
+
+    A folder that has the name of shipped weights is reached by a path, such as ``./combcn``.
+    """
+    if weights is None or weights in SHIPPED:
+        return Path(str(resources.files("vinpaint") / "assets" / "weights")) / (
+            weights or SHIPPED[0]
+        )
+    return Path(weights)
 
 
 def save_pretrained(
@@ -38,13 +49,16 @@ def save_pretrained(
     (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
 
-def load_pretrained(folder: str | Path | None = None) -> VideoInpainter:
-    """Read a model, in float32 and evaluation mode; the default weights if ``folder`` is ``None``.
+def load_pretrained(weights: str | Path | None = None) -> VideoInpainter:
+    """Read a model, in float32 and evaluation mode.
+
+    Args:
+        weights: a folder, or one of :data:`SHIPPED`; ``None``: the first of them.
 
     Raises:
         InputError: the folder, one of its two files, or a tensor in them is missing or unreadable.
     """
-    folder = default_weights() if folder is None else Path(folder)
+    folder = weights_folder(weights)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise InputError(

@@ -23,7 +23,7 @@ from vinpaint.evaluation import classical
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.holes import write_hole
 from vinpaint.inpainting import Inpainter
-from vinpaint.pretrained import CONFIG, WEIGHTS, default_weights
+from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, weights_folder
 from vinpaint.video.images import list_pictures, read_picture, write_png
 
 Fill = Callable[[Frames, Hole], Frames]
@@ -31,9 +31,6 @@ Fill = Callable[[Frames, Hole], Frames]
 
 TRUTH = "truth"
 """The row that shows what the metrics give for the truth itself."""
-
-SHIPPED = "shipped"
-"""What ``weights`` calls the weights of the package."""
 
 CLASSICAL: dict[str, Fill] = {
     "mean": classical.mean,
@@ -87,8 +84,8 @@ def resolve_methods(
 
     Args:
         methods: names, in the order of the table.
-        weights: folders, or NAME=FOLDER, or ``"shipped"``; a network's method has a row for each that fits it.
-            Without any the shipped ones.
+        weights: folders or names of shipped weights, or NAME=FOLDER; a network's method has a row for each that
+            fits it. Without any the first of the shipped ones.
         device: where the networks run.
         precision: what they compute in.
 
@@ -134,14 +131,12 @@ def _no_fill() -> Fill:
 def _named_weights(weights: Sequence[str | Path]) -> dict[str, Path]:
     """Folders by their names: the stated one, else the folder's (its parent's if that is ``weights``)."""
     named: dict[str, Path] = {}
-    for entry in weights or [SHIPPED]:
+    for entry in weights or SHIPPED[:1]:
         name, equals, folder = str(entry).partition("=")
-        path = Path(folder if equals else entry)
+        path = weights_folder(folder if equals else entry)
         if not equals:
             whole = path.resolve()
             name = whole.parent.name if whole.name == "weights" else whole.name
-        if str(path) == SHIPPED:
-            name, path = name if equals else SHIPPED, default_weights()
         if name in named:
             raise InputError(
                 f"--weights: two folders are named {name}; name them apart, as in NAME=FOLDER"
