@@ -56,16 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     networks = argparse.ArgumentParser(add_help=False)
-    options = networks.add_argument_group("the networks")
-    options.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)"
-    )
-    options.add_argument(
-        "--precision",
-        default="auto",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        help="auto: the fastest that the processor computes in hardware",
-    )
+    options = _add_networks(networks)
     options.add_argument(
         "--weights", metavar="FOLDER", help="weights to use instead of the shipped ones"
     )
@@ -75,10 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_demo(commands.add_parser("demo", parents=[common, networks], help="fill the bundled clip"))
     _add_train(commands.add_parser("train", parents=[common], help="train on a folder of videos"))
+    _add_evaluate(
+        commands.add_parser("evaluate", parents=[common], help="compare methods on whole clips")
+    )
     info = commands.add_parser("info", parents=[common], help="versions, what was built, devices")
     info.add_argument("--json", action="store_true", help="as one JSON object")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where the networks run, and in what they compute."""
+    options = parser.add_argument_group("the networks")
+    options.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)"
+    )
+    options.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        help="auto: the fastest that the processor computes in hardware",
+    )
+    return options
 
 
 def _add_inpaint(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +194,80 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=Path,
+        help="a folder of clips: videos, folders of frames, folders with frames/ and masks/, or DAVIS",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        help="folder of the report; an evaluation that was interrupted goes on in it",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["vinpaint", "harmonic", "telea", "truth"],
+        metavar="METHOD",
+        help="vinpaint, 3dcn, 2dcn, mean, harmonic, telea, navier-stokes, temporal-median, truth, or a program: "
+        "NAME=command:TEMPLATE with {frames} {masks} {output}, folders of PNG frames "
+        "(default vinpaint harmonic telea truth)",
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help="weights for the networks, repeatable: a row each; shipped means the shipped ones",
+    )
+    clips = parser.add_argument_group("the clips")
+    clips.add_argument(
+        "--size", type=_size, metavar="WxH", help="bring frames to this size, such as 432x240"
+    )
+    clips.add_argument("--frames", type=_count, metavar="N", help="the first N frames of each clip")
+    hole = parser.add_argument_group("the holes")
+    hole.add_argument(
+        "--holes",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="KIND,...",
+        help="box, object, free-form (default box, and object where there are object masks)",
+    )
+    hole.add_argument(
+        "--hole-ratio",
+        type=float,
+        default=1 / 16,
+        metavar="SHARE",
+        help="of the frame's area that a box or free-form hole covers (default 0.0625)",
+    )
+    hole.add_argument(
+        "--masks", type=Path, metavar="FOLDER", help="take the holes of an earlier report's masks/"
+    )
+    hole.add_argument("--seed", type=int, default=0, help="what the holes are drawn from")
+    options = _add_networks(parser)
+    options.add_argument(
+        "--no-perceptual", action="store_true", help="leave out LPIPS and VFID: faster"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 432x240, got {text!r}")
+    return int(width), int(height)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text!r}")
+    return int(text)
+
+
 def _inpaint(args: argparse.Namespace) -> None:
     from vinpaint.files import inpaint_video
 
@@ -255,6 +338,42 @@ def _train(args: argparse.Namespace) -> None:
     if is_first():
         run = Path(config.run.output)
         print(f"{run}: done; vinpaint inpaint VIDEO --weights {run / 'weights'} uses the weights")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from vinpaint.evaluation.report import write_report
+    from vinpaint.evaluation.run import evaluate
+
+    with closing(_Progress("fill")) as progress:
+        results = evaluate(
+            args.data,
+            args.methods,
+            output=args.output,
+            size=args.size,
+            frames=args.frames,
+            holes=args.holes,
+            ratio=args.hole_ratio,
+            masks=args.masks,
+            weights=args.weights,
+            seed=args.seed,
+            device=args.device,
+            precision=args.precision,
+            perceptual=not args.no_perceptual,
+            isolate=True,
+            progress=progress,
+        )
+    for hole in results.holes:
+        print(f"{hole}\n\n{results.table(hole)}\n")
+    print(f"{write_report(results, args.output)} has plots and pictures")
+    for failure in results.failures:
+        print(
+            f"vinpaint: {failure.method} failed on {failure.clip} ({failure.hole}): {failure.reason}",
+            file=sys.stderr,
+        )
+    if results.failures:
+        raise RuntimeError(
+            f"{len(results.failures)} of {len(results.failures) + len(results.scores)} fills failed"
+        )
 
 
 def _info(args: argparse.Namespace) -> None:

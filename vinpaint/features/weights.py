@@ -88,7 +88,7 @@ def read_arrays(stream: BinaryIO, name: str) -> Tree:
         raise InputError(f"weights: {name} is not a pickle of NumPy arrays: {error}") from error
     if not _is_tree(tree):
         raise InputError(f"weights: {name} holds more than dictionaries and float32 arrays")
-    return tree  # type: ignore[no-any-return]
+    return tree
 
 
 def _is_tree(node: object) -> bool:

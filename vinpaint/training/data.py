@@ -22,7 +22,6 @@ from vinpaint.training.cache import (
     Crop,
     Decoding,
     Shot,
-    decode,
     decode_all,
     find_shots,
     is_decoded,
@@ -210,9 +209,9 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
             longest = max((shot.frames for shot in shots), default=0)
             largest = max((min(shot.height, shot.width) for shot in shots), default=0)
             raise InputError(
-                f"cache: expected {split} shots of at least {frames} frames and {size} x {size} "
-                f"pixels in {config.cache}, got {len(shots)} of at most {longest} frames and "
-                f"{largest} pixels along the shorter side"
+                f"no {split} shot of at least {frames} frames and {size} x {size} pixels in "
+                f"{config.cache}: got {len(shots)} of at most {longest} frames and {largest} "
+                "pixels along the shorter side"
                 + ("" if found else "; prepare_data decodes the footage")
             )
         # A long shot is drawn more often than a short one, not in proportion: it repeats itself.
@@ -284,27 +283,3 @@ def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
 def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
     sources = len({shot.source for shot in shots})
     return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)
-
-
-class ShotDataset(ClipDataset):
-    def __init__(
-        self, folder: str | Path, *, frames: int, size: int, length: int, seed: int = 0
-    ) -> None:
-        config = DataConfig(cache=str(folder), validation_share=0)
-        super().__init__(config, frames=frames, size=size, stop=length, seed=seed)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        frames, mask = super().__getitem__(index)
-        return frames.float().div_(255), mask.float()
-
-
-def decode_shots(videos: str | Path, cache: str | Path, *, short_side: int = 128) -> int:
-    decoding = Decoding(short_side, "none", 0, CameraConfig())
-    with only_writer(Path(cache)):
-        sources = find_sources([str(videos)], [])[0] if any(Path(videos).iterdir()) else []
-        for source in sources:
-            if not is_decoded(Path(cache), source, decoding):
-                reason = decode(Path(cache), source, decoding)
-                if reason is not None:
-                    warnings.warn(f"skipped {source.path}: {reason}", stacklevel=2)
-    return len(list(Path(cache).glob("*.npy")))

@@ -271,7 +271,7 @@ def _draw_blobs(
     rng: np.random.Generator, hole: Drawing, path: NDArray[np.float64], size: float
 ) -> None:
     """A closed curve whose radius is a sum of waves that turn at speeds of their own."""
-    corners = int(rng.choice([5, 7, 48]))  # few make a polygon
+    corners = int(rng.choice([5, 7, 48, 48, 48]))  # few make a polygon
     waves = np.arange(1, 5)[:, None]
     strength = rng.uniform(0, 0.5, (4, 1)) / waves
     phase, turn = rng.uniform(0, 2 * np.pi, (4, 1)), rng.uniform(-2, 2, (4, 1))

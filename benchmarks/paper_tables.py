@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's tables on footage of one's own: the networks and the ablations, trained alike.
+
+Every row trains the paper's way: 3DCN alone, then the networks that the row is about, with the paper's
+loss, hole and mean-filled input. All rows of a set and a seed begin with the same 3DCN where they have
+one, see the same samples, and are judged on the same held-out clips. What is done already is not done
+again, so a run that was stopped goes on.
+
+    python benchmarks/paper_tables.py --set faces=videos/faces --set streets=videos/streets --runs runs \
+        --steps 100000 --size 128 --frames 32 --output benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vinpaint.devices import resolve_device
+from vinpaint.evaluation.metrics import measure
+from vinpaint.evaluation.perceptual import LPIPS
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.pretrained import load_pretrained
+from vinpaint.training import (
+    ClipDataset,
+    DataConfig,
+    LossConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+    prepare_data,
+    train,
+)
+from vinpaint.training.augment import AugmentConfig
+from vinpaint.training.holes import HoleConfig
+
+Networks = Literal["completion", "comb", "joint"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained for one row of a table.
+
+    Attributes:
+        title: the row's name in the table.
+        table: "networks", "paper ablations" (of the paper), or "losses and input" (ours).
+        paper: the paper's own l1 by set, (3DCN, CombCN), for the column beside ours.
+        stages: networks trained, one stage after the other.
+        model: options of the networks.
+        losses: weights of the terms.
+        start: the row whose weights it begins with, of the same set and seed.
+    """
+
+    title: str
+    table: str
+    stages: tuple[Networks, ...]
+    model: InpainterConfig = field(default_factory=InpainterConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    start: str | None = None
+    paper: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+
+ROWS = {
+    "3dcn": Row(
+        "3DCN", "networks", ("completion",), paper={"faces": (7.18, None), "streets": (11.91, None)}
+    ),
+    "2dcn": Row(
+        "2DCN",
+        "networks",
+        ("joint",),
+        InpainterConfig(mode="2dcn"),
+        paper={"faces": (None, 6.77), "streets": (None, 11.16)},
+    ),
+    "combcn": Row(
+        "CombCN",
+        "networks",
+        ("joint",),
+        start="3dcn",
+        paper={"faces": (4.45, 6.27), "streets": (None, 9.56)},
+    ),
+    "quarter": Row(
+        "3DCN at a quarter (r = 4)",
+        "paper ablations",
+        ("completion", "joint"),
+        InpainterConfig(reduction=4),
+        paper={"faces": (9.51, 6.39)},
+    ),
+    "strided": Row(
+        "3DCN strided in time",
+        "paper ablations",
+        ("completion", "joint"),
+        InpainterConfig(temporal_stride=True),
+        paper={"faces": (11.56, 8.13)},
+    ),
+    "frozen": Row(
+        "3DCN frozen",
+        "paper ablations",
+        ("comb",),
+        start="3dcn",
+        paper={"faces": (6.30, 5.18)},
+    ),
+    "scratch": Row(
+        "joint from scratch",
+        "paper ablations",
+        ("joint",),
+        paper={"faces": (9.28, 6.31)},
+    ),
+    "smooth": Row(
+        "smooth fill in the hole",
+        "losses and input",
+        ("completion", "joint"),
+        InpainterConfig(prefill="smooth"),
+    ),
+    "gradient": Row(
+        "gradient l1, weight 0.5",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(gradient=0.5),
+        start="3dcn",
+    ),
+    "frequency": Row(
+        "frequency l1, weight 0.5",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(frequency=0.5),
+        start="3dcn",
+    ),
+    "temporal": Row(
+        "temporal l1, weight 0.5",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(temporal=0.5),
+        start="3dcn",
+    ),
+    "perceptual": Row(
+        "perceptual, weight 2",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(perceptual=2.0),
+        start="3dcn",
+    ),
+    "style": Row(
+        "style, weight 200",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(style=200.0),
+        start="3dcn",
+    ),
+    "adversarial": Row(
+        "adversarial, weight 1",
+        "losses and input",
+        ("joint",),
+        losses=LossConfig(adversarial=1.0),
+        start="3dcn",
+    ),
+}
+"""The paper's ablations are of 300VW, faces too; its networks' table is of FaceForensics and Caltech."""
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all rows have in common."""
+
+    runs: Path
+    sets: dict[str, tuple[str, ...]]
+    steps: int
+    batch: int
+    frames: int
+    size: int
+    comb_frames: int | None
+    learning_rate: float
+    precision: Literal["fp32", "bf16"]
+    device: str
+    clips: int
+
+    def data(self, name: str) -> DataConfig:
+        """The paper's samples: one box, consecutive frames, the central square, nothing augmented."""
+        return DataConfig(
+            cache=str(self.runs / "shots"),
+            folders=self.sets[name],
+            short_side=self.size,
+            crop="center-square",
+            augment=AugmentConfig(enabled=False),
+            holes=HoleConfig(shares={"box": 1.0}),
+        )
+
+    def folder(self, name: str, row: str, seed: int) -> Path:
+        return self.runs / name / f"{row}-seed{seed}"
+
+    def train_row(self, name: str, row: str, seed: int) -> Scores:
+        """Train one row unless it is done, and its scores on the held-out clips."""
+        folder = self.folder(name, row, seed)
+        scores = folder / "scores.json"
+        if scores.exists():
+            result: Scores = json.loads(scores.read_text())
+            return result
+        what = ROWS[row]
+        if what.start is not None:
+            self.train_row(name, what.start, seed)
+        start = None if what.start is None else self.folder(name, what.start, seed) / "weights"
+        stage = StageConfig(
+            steps=self.steps,
+            batch=self.batch,
+            frames=self.frames,
+            size=self.size,
+            comb_frames=self.comb_frames,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+        )
+        config = TrainConfig(
+            data=self.data(name),
+            model=what.model,
+            losses=what.losses,
+            run=RunConfig(
+                output=str(folder),
+                init=None if start is None else str(start),
+                seed=seed,
+                device=self.device,
+                precision=self.precision,
+                ema=0.0,
+                workers=0,
+                validate_every=0,
+            ),
+            stages=tuple(replace(stage, networks=networks) for networks in what.stages),
+        )
+        train(config)
+        model = load_pretrained(folder / "weights").to(resolve_device(self.device))
+        result = self.judge(model, name, alone=what.stages == ("completion",))
+        scores.write_text(json.dumps(result, indent=2) + "\n")
+        return result
+
+    @torch.inference_mode()
+    def judge(self, model: VideoInpainter, name: str, *, alone: bool) -> Scores:
+        """l1 of 3DCN (brought to full size) and CombCN, and CombCN's further scores; means over the clips."""
+        clips = ClipDataset(
+            self.data(name), frames=self.frames, size=self.size, stop=self.clips, split="validation"
+        )
+        device = next(model.parameters()).device
+        perceptual = LPIPS("alex")
+        rows: list[Scores] = []
+        for frames, hole in clips:
+            truth, mask = frames.permute(1, 2, 3, 0).numpy(), hole[0].numpy()
+            completed, coarse = model(
+                frames[None].to(device) / 255, hole[None].to(device, torch.float32)
+            )
+            row: Scores = {}
+            if coarse is not None:
+                large = F.interpolate(coarse, truth.shape[:3], mode="trilinear")
+                filled = _composited(large, truth, mask)
+                row["l1_3dcn"] = float(np.abs(filled[mask] - truth[mask].astype(float)).mean())
+            if not alone:
+                filled = _composited(completed, truth, mask)
+                row.update(measure(filled, truth, mask, perceptual=perceptual, flows=None))
+            rows.append(row)
+        return {key: mean(row[key] for row in rows) for key in rows[0]}
+
+
+def _composited(output: torch.Tensor, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    pixels = (output[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    return np.where(mask[..., None], pixels, truth)
+
+
+def run(study: Study, seeds: dict[str, int], rows: Sequence[str]) -> dict[str, Any]:
+    """All rows of all sets; ``seeds`` says how many of each table."""
+    for name in study.sets:
+        prepare_data(study.data(name))
+    results: dict[str, Any] = {}
+    for seed in range(max(seeds.values())):
+        for row in rows:
+            for name in study.sets:
+                if seed >= seeds[ROWS[row].table] or not _wanted(name, row, study):
+                    continue
+                scores = study.train_row(name, row, seed)
+                results.setdefault(name, {}).setdefault(row, []).append(scores)
+                print(f"{name}, {ROWS[row].title}, seed {seed}: {scores}", flush=True)
+    return results
+
+
+def _wanted(name: str, row: str, study: Study) -> bool:
+    """The networks on every set, the ablations on the first, as in the paper."""
+    return ROWS[row].table == "networks" or name == next(iter(study.sets))
+
+
+COLUMNS = {
+    "l1_3dcn": "3DCN l1",
+    "l1": "CombCN l1",
+    "psnr_hole": "PSNR in the hole",
+    "lpips": "LPIPS",
+    "flicker": "flicker",
+}
+
+
+def to_markdown(results: dict[str, Any], study: Study) -> str:
+    """The tables, the paper's figures beside ours."""
+    clips = f"{study.frames} frames of {study.size} x {study.size}"
+    conditions = (
+        f"{study.steps} steps a stage of {study.batch} clips of {clips}; CombCN on "
+        f"{study.comb_frames or 'all'} frames of each; Adam {study.learning_rate:g}, falling to 0 by a cosine; "
+        f"{study.precision}; the paper's box; mean of {study.clips} held-out samples; ± is the standard deviation over seeds. "
+        "l1 is 0..255 inside the hole at full size, 3DCN's brought there by trilinear interpolation."
+    )
+    lines = ["# The paper's tables on our footage", "", conditions]
+    for name, rows in results.items():
+        for table in dict.fromkeys(ROWS[row].table for row in rows):
+            lines += ["", f"## {name}: {table}", ""]
+            lines += [f"| | seeds | {' | '.join(COLUMNS.values())} | paper: 3DCN | paper: CombCN |"]
+            lines += ["|---" * (len(COLUMNS) + 4) + "|"]
+            shown = [row for row in rows if ROWS[row].table == table]
+            if table != "networks":
+                shown = ["combcn", *shown]
+            lines += [_line(ROWS[row], rows[row], name) for row in shown if row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row, runs: list[Scores], name: str) -> str:
+    cells = [_spread([run[key] for run in runs if key in run], key) for key in COLUMNS]
+    paper = [f"{v:.2f}" if v is not None else "" for v in row.paper.get(name, (None, None))]
+    return f"| {row.title} | {len(runs)} | {' | '.join(cells)} | {' | '.join(paper)} |"
+
+
+def _spread(values: list[float], key: str) -> str:
+    if not values:
+        return ""
+    digits = 3 if key == "lpips" else 2
+    shown = f"{mean(values):.{digits}f}"
+    return shown + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Bars of the l1 of every row, dots the seeds."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(results), figsize=(6 * len(results), 5), squeeze=False, layout="constrained"
+    )
+    for axis, (name, rows) in zip(axes[0], results.items(), strict=True):
+        titles = [ROWS[row].title for row in rows]
+        for shift, key, color in ((-0.2, "l1_3dcn", "tab:gray"), (0.2, "l1", "tab:blue")):
+            for place, runs in enumerate(rows.values()):
+                values = [run[key] for run in runs if key in run]
+                if values:
+                    axis.barh(place + shift, mean(values), 0.38, color=color)
+                    axis.plot(values, [place + shift] * len(values), "k.", markersize=4)
+        axis.set_yticks(range(len(titles)), titles)
+        axis.invert_yaxis()
+        axis.set_xlabel("l1 in the hole, 0..255 (grey: 3DCN, blue: CombCN or 2DCN; dots: seeds)")
+        axis.set_title(name)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--set",
+        action="append",
+        required=True,
+        metavar="NAME=FOLDER[,FOLDER...]",
+        help="footage; the ablations are of the first set",
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--steps", type=int, default=100_000, help="steps a stage")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--comb-frames", type=int)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--clips", type=int, default=64, help="held-out samples")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the networks' table")
+    parser.add_argument("--ablation-seeds", type=int, default=1)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    args = parser.parse_args()
+    sets = dict(_set(text) for text in args.set)
+    study = Study(
+        args.runs,
+        sets,
+        *(args.steps, args.batch, args.frames, args.size, args.comb_frames),
+        *(args.learning_rate, args.precision, args.device, args.clips),
+    )
+    counts = {row.table: args.ablation_seeds for row in ROWS.values()} | {"networks": args.seeds}
+    results = run(study, counts, args.rows)
+    args.output.mkdir(parents=True, exist_ok=True)
+    study_facts = {k: v for k, v in asdict(study).items() if k not in ("runs", "sets")}
+    facts = {"study": study_facts, "results": results}
+    (args.output / "paper-tables.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (args.output / "paper-tables.md").write_text(to_markdown(results, study))
+    plot(results, args.output / "paper-tables.png")
+
+
+def _set(text: str) -> tuple[str, tuple[str, ...]]:
+    name, _, folders = text.partition("=")
+    return name, tuple(folders.split(","))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground truth's motion, and how well a filled clip follows it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = NDArray[np.uint8]  # (F, H, W, 3), red green blue
+Mask = NDArray[np.bool_]  # (F, H, W), True in the hole
+Flow = NDArray[np.float32]  # (H, W, 2): where a pixel went, to the right and down, in pixels
+
+CONSISTENCY = (0.01, 0.5)
+"""Forward flow f and backward flow b agree where ``|f + b|² < 0.01 (|f|² + |b|²) + 0.5``, in px² (Sundaram, Brox
+and Keutzer, ECCV 2010)."""
+
+
+class TruthFlow:
+    """Motion between neighbouring frames of a true clip; computed once, used for every method's filling of it.
+
+    The flow is OpenCV's DIS flow, preset "medium", on the gray frames.
+
+    Args:
+        truth: (F, H, W, 3) uint8.
+
+    Attributes:
+        flows: F - 1 arrays (H, W, 2): where each pixel of frame t is in frame t + 1, relative to it.
+        valid: (F - 1, H, W) bool: pixels that stay in the frame and whose flow the flow back confirms, by
+            :data:`CONSISTENCY`.
+    """
+
+    def __init__(self, truth: Frames) -> None:
+        gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
+        calculate: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
+        self.flows: list[Flow] = []
+        self.valid = np.zeros((max(len(truth) - 1, 0), *truth.shape[1:3]), dtype=bool)
+        for index in range(len(truth) - 1):
+            pair = gray[index], gray[index + 1]
+            forward, backward = calculate(*pair, None), calculate(*pair[::-1], None)
+            self.flows.append(forward)
+            self.valid[index] = _confirmed(forward, backward)
+
+
+def warp(picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
+    """Fetch every pixel from where it went: ``picture(x + flow(x))``, bilinear, (H, W) or (H, W, C)."""
+    x, y = _destination(flow)
+    warped = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, np.float32)
+
+
+def warp_error(clip: Frames, mask: Mask, flows: TruthFlow) -> float:
+    """Mean squared difference of each frame and the next one warped to it by the truth's flow, times 1000.
+
+    Over the hole pixels of the earlier frame whose flow is valid, and their channels, of the whole clip; pixels on a
+    scale of 0 to 1. NaN where there is none. The truth's own warp error is not 0: light changes, flow is not exact.
+
+    Args:
+        clip: (F, H, W, 3) uint8: a filled clip, or the truth itself.
+        mask: (F, H, W) bool.
+        flows: of the truth.
+    """
+    total, pixels = 0.0, 0
+    for index, flow in enumerate(flows.flows):
+        chosen = mask[index] & flows.valid[index]
+        if not chosen.any():
+            continue
+        earlier, later = (clip[i].astype(np.float32) for i in (index, index + 1))
+        difference = (earlier - warp(later, flow))[chosen] / 255
+        total += float(np.square(difference).sum(dtype=np.float64))
+        pixels += difference.size
+    return 1000 * total / pixels if pixels else math.nan
+
+
+def _confirmed(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
+    height, width = forward.shape[:2]
+    x, y = _destination(forward)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    back = warp(backward, forward)
+    share, offset = CONSISTENCY
+    gap = np.square(forward + back).sum(-1)
+    length = np.square(forward).sum(-1) + np.square(back).sum(-1)
+    confirmed: NDArray[np.bool_] = inside & (gap < share * length + offset)
+    return confirmed
+
+
+def _destination(flow: Flow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    height, width = flow.shape[:2]
+    x = np.arange(width, dtype=np.float32) + flow[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
+    return x, y

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation: every clip with every kind of hole through every method, scored."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+
+from vinpaint.devices import resolve_device
+from vinpaint.evaluation.cache import cached, digest
+from vinpaint.evaluation.data import Clip, Frames, Hole, find_clips, load_frames
+from vinpaint.evaluation.holes import RATIO, HoleSource
+from vinpaint.evaluation.judge import ClipJudge, Judge, set_scores
+from vinpaint.evaluation.methods import TRUTH, Method, resolve_methods
+from vinpaint.evaluation.results import Failure, Results, Score
+from vinpaint.evaluation.sheets import Sheet
+from vinpaint.evaluation.video_distance import Features
+from vinpaint.evaluation.worker import Worker
+from vinpaint.info import build_info, version
+
+METHODS = ("vinpaint", "harmonic", "telea", TRUTH)
+"""What is compared unless something else is asked for."""
+
+
+def evaluate(
+    data: str | Path,
+    methods: Iterable[str | Method] = METHODS,
+    *,
+    output: str | Path,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    holes: Sequence[str] = (),
+    ratio: float = RATIO,
+    masks: str | Path | None = None,
+    weights: Sequence[str | Path] = (),
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    perceptual: bool = True,
+    isolate: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Fill holes in whole clips by several methods, and hold what they give against the truth.
+
+    No method sees what it has to fill: the hole of its frames is black. Known pixels of every result are the
+    input's. An evaluation that was interrupted goes on from what ``output/cache`` holds; it knows changed clips,
+    holes, weights and options, but not changed code of the same version.
+
+    Args:
+        data: a folder of clips (see :func:`vinpaint.evaluation.data.find_clips`).
+        methods: names out of :data:`vinpaint.evaluation.methods.DESCRIPTIONS`, or methods of your own.
+        output: the folder for ``results.json``, the masks, contact sheets, and what is kept for the next time.
+        size: width and height in pixels to bring the clips to; ``None`` keeps theirs.
+        frames: frames of each clip, from its first on; ``None``: all.
+        holes: kinds out of :data:`vinpaint.evaluation.holes.HOLES`. Without any those in ``masks``, or else
+            ``box``, and ``object`` if some clip has object masks.
+        ratio: share of the frame that a box or free-form hole covers.
+        masks: the folder ``masks`` of an earlier output, whose holes are taken instead of new ones.
+        weights: folders of weights for the networks; see :func:`vinpaint.evaluation.methods.resolve_methods`.
+        seed: everything random derives from it.
+        device: where the networks run.
+        precision: what they compute in.
+        perceptual: ``False`` leaves LPIPS and VFID out, which take networks of their own.
+        isolate: run each method in a process of its own, which its peak memory needs. Such a script needs
+            ``if __name__ == "__main__":``.
+        progress: called with the fills scored so far and in all.
+
+    Returns:
+        The scores. Where a method fails on a clip, the others go on, and ``failures`` has the reason.
+
+    Raises:
+        InputError: what is asked for does not exist, cannot be read or does not fit.
+    """
+    options = {k: v for k, v in locals().items() if k not in ("methods", "progress")}
+    clips = find_clips(data)
+    rows = resolve_methods(methods, weights=weights, device=device, precision=precision)
+    source = HoleSource(clips, holes, ratio=ratio, seed=seed, masks=masks)
+    results = Results(
+        clips=[clip.name for clip in clips],
+        holes=source.kinds,
+        methods=[row.name for row in rows],
+        options=options,
+        versions=build_info(),
+    )
+    run = _Run(Path(output), source, Judge(resolve_device(device), perceptual=perceptual), results)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(closing(Worker(row, isolate=isolate))) for row in rows]
+        for clip in clips:
+            run.clip(clip, load_frames(clip, size, frames), workers, progress)
+    run.finish()
+    return results
+
+
+def sheet_path(output: Path, kind: str, clip: str) -> Path:
+    """Where the contact sheet of a clip and a kind of hole lies."""
+    return output / "sheets" / kind / f"{clip}.jpg"
+
+
+class _Run:
+    """Goes through the clips and collects what comes of them."""
+
+    def __init__(self, output: Path, source: HoleSource, judge: Judge, results: Results) -> None:
+        self._output, self._source, self._judge, self._results = output, source, judge, results
+        self._truths: dict[str, Features] = {}
+        self._features: dict[tuple[str, str], dict[str, Features]] = defaultdict(dict)
+        self._done = 0
+
+    def clip(
+        self,
+        clip: Clip,
+        truth: Frames,
+        workers: Sequence[Worker],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """One clip with every kind of hole through every method."""
+        judge = ClipJudge(self._judge, truth)
+        self._truths[clip.name] = judge.features(self._output / "cache" / f"{clip.name}.npz")
+        for kind in self._source.kinds:
+            hole = self._source.hole(kind, clip, truth.shape[:3])
+            self._source.keep(self._output / "masks", kind, clip, hole)
+            sheet = Sheet(truth, hole)
+            for worker in workers:
+                case = (clip.name, kind, worker.method.name)
+                try:
+                    filled, values = self._score(worker, judge, hole, case)
+                except Exception as error:  # noqa: BLE001 - reported; the others go on
+                    reason = str(error) or type(error).__name__
+                    self._results.failures.append(Failure(*case, reason))
+                else:
+                    self._results.scores.append(Score(*case, values))
+                    if worker.method.name != TRUTH:
+                        sheet.add(worker.method.name, filled)
+                self._done += 1
+                if progress is not None:
+                    progress(self._done, self._results.fills)
+            sheet.save(sheet_path(self._output, kind, clip.name))
+
+    def finish(self) -> None:
+        """Score the sets, and write the results."""
+        for (kind, method), features in self._features.items():
+            scores = set_scores(features, self._truths)
+            self._results.sets.setdefault(kind, {})[method] = scores
+        self._results.save(self._output / "results.json")
+
+    def _score(
+        self, worker: Worker, judge: ClipJudge, hole: Hole, case: tuple[str, str, str]
+    ) -> tuple[Frames, dict[str, float]]:
+        clip, kind, method = case
+        stem = self._output / "cache" / kind / clip / _file_name(method)
+        filled, costs = judge.truth, dict[str, float]()
+        if method != TRUTH:
+            filled, costs = _fill(worker, judge.truth, hole, stem.with_name(f"{stem.name}.npz"))
+        scores, features = judge(filled, hole, stem.with_name(f"{stem.name}.scores.npz"))
+        self._features[kind, method][clip] = features
+        return filled, {**scores, **costs}
+
+
+def _fill(worker: Worker, truth: Frames, hole: Hole, path: Path) -> tuple[Frames, dict[str, float]]:
+    """A method's frames, the truth's outside the hole, and what they cost; kept in ``path``."""
+    blank = np.where(hole[..., None], np.uint8(0), truth)
+    method = worker.method
+    key = digest(blank, hole, version(), method.name, method.identity, str(worker.isolate))
+    kept = cached(path, key, lambda: worker(blank, hole)._asdict())
+    blank[hole] = kept["pixels"]
+    costs = {"seconds_per_frame": float(kept["seconds"]), "peak_memory": float(kept["memory"])}
+    return blank, {name: cost for name, cost in costs.items() if not np.isnan(cost)}
+
+
+def _file_name(method: str) -> str:
+    """A file name for a method's name; different for different ones."""
+    return re.sub(r"[^A-Za-z0-9-]", lambda match: f"_{ord(match[0]):x}_", method)

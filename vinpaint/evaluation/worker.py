@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one method on clip after clip, timed, in a process of its own if its memory is to be measured."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import resource
+import signal
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vinpaint.evaluation.data import Frames, Hole
+from vinpaint.evaluation.methods import Fill, Method
+
+
+class Filled(NamedTuple):
+    """What a method gave for a clip.
+
+    Attributes:
+        pixels: uint8 (P, 3), of the hole alone, in the order of ``frames[hole]``.
+        seconds: the time it took, a frame.
+        memory: the most MiB held meanwhile, of the GPU if the method uses it, else of the process; NaN in a
+            process that does more than this method.
+    """
+
+    pixels: NDArray[np.uint8]
+    seconds: float
+    memory: float = math.nan
+
+
+class Worker:
+    """One method, loaded when it is first needed.
+
+    Args:
+        method: what to run.
+        isolate: run it in a process of its own, started from nothing.
+    """
+
+    def __init__(self, method: Method, *, isolate: bool) -> None:
+        self.method = method
+        self.isolate = isolate
+        self._fill: Fill | None = None
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def __call__(self, frames: Frames, hole: Hole) -> Filled:
+        """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies."""
+        if not self.isolate:
+            self._fill, filled = _run(self.method, self._fill, frames, hole)
+            return filled
+        if self._pipe is None:
+            self._start()
+        assert self._pipe is not None
+        assert self._process is not None
+        try:
+            self._pipe.send((frames, hole))
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            code = self._process.exitcode
+            self.close()
+            raise RuntimeError(f"its process ended with code {code}") from error
+        if isinstance(answer, str):
+            raise RuntimeError(answer)  # noqa: TRY004 - what the method raised there
+        assert isinstance(answer, Filled)
+        return answer
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self.method, far), daemon=True)
+        self._process.start()
+        far.close()
+
+
+def _serve(method: Method, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    fill = None
+    while True:
+        try:
+            frames, hole = pipe.recv()
+        except EOFError:
+            return
+        try:
+            _forget_peak_memory()
+            fill, filled = _run(method, fill, frames, hole)
+            pipe.send(filled._replace(memory=_peak_memory()))
+        except Exception as error:  # noqa: BLE001 - raised in the other process
+            pipe.send(str(error) or type(error).__name__)
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # the other methods' processes may need it
+
+
+def _run(method: Method, fill: Fill | None, frames: Frames, hole: Hole) -> tuple[Fill, Filled]:
+    if fill is None:
+        fill = method.load()
+        if method.warm_up:
+            fill(frames.copy(), hole.copy())
+    given = frames.copy(), hole.copy()  # a method may write into what it is given
+    start = time.perf_counter()
+    result = fill(*given)
+    seconds = (time.perf_counter() - start) / len(frames)
+    if result.shape != frames.shape or result.dtype != np.uint8:
+        raise TypeError(
+            f"expected uint8 frames of shape {frames.shape}, got {result.dtype} {result.shape}"
+        )
+    return fill, Filled(result[hole], seconds)
+
+
+def _forget_peak_memory() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(
+        OSError
+    ):  # no Linux, or a container that forbids it: then the peak is the process's so far
+        _CLEAR.write_text("5")
+
+
+def _peak_memory() -> float:
+    """MiB: of the GPU; else of this process, or of the largest that it has waited for."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if not _STATUS.exists():
+        return math.nan
+    # ru_maxrss of this process would not do: it begins at that of the process that started it.
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(int(line.split()[1]), children) / 1024
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
