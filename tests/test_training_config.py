@@ -122,7 +122,9 @@ def test_what_is_wrong_is_named(file: Path, assignment: str, message: str) -> No
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"CONFIG: expected a TOML file, .* found no nowhere\.toml"):
+    with pytest.raises(
+        InputError, match=r"CONFIG: expected a TOML file, .* found no nowhere\.toml"
+    ):
         load_config("nowhere.toml")
     (tmp_path / "bad.toml").write_text("[run\n")
     with pytest.raises(InputError, match=r"bad\.toml is no TOML file"):
