@@ -333,7 +333,6 @@ def test_means_bests_and_numbers_that_are_none(tmp_path: Path) -> None:
 def test_the_command_writes_a_table_and_a_page(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     run = ["evaluate", str(clips), "--output", str(out), "--no-perceptual", "--holes", "box"]
     assert main([*run, "--methods", "truth"]) == 0

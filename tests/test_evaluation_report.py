@@ -14,8 +14,6 @@ from media import scene, write_folder
 from vinpaint.evaluation import Method, Results, evaluate
 from vinpaint.evaluation.results import Score
 from vinpaint.evaluation.sheets import Sheet
-
-pytest.importorskip("matplotlib")
 from vinpaint.evaluation.report import write_report
 
 VOID = {"meta", "img"}

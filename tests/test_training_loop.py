@@ -324,7 +324,6 @@ def test_a_picture_shows_hole_fill_and_truth() -> None:
 
 
 def test_tensorboard_gets_scalars_and_pictures(make: Callable, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(make(tiny_stage("joint", 2), tensorboard=True, validate_every=2))

@@ -30,6 +30,6 @@ def __getattr__(name: str) -> Any:
         return version()
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("nn", "ops", "training", "video"):
+    if name in ("evaluation", "nn", "ops", "training", "video"):
         return import_module(f"vinpaint.{name}")
     raise AttributeError(f"module 'vinpaint' has no attribute {name!r}")

@@ -84,12 +84,16 @@ METRICS: dict[str, Metric] = {
         "clips; of the whole data set, and only comparable on the same one.",
     ),
     "seconds_per_frame": Metric(
-        "s", "lower", "Wall-clock time of filling the clip, divided by its frames; no decoding."
+        "s",
+        "lower",
+        "Wall-clock time of filling a clip, divided by its frames; the median over clips. Decoding, loading and a "
+        "network's first run are not counted; a program's own start is.",
     ),
     "peak_memory": Metric(
         "MiB",
         "lower",
-        "The most memory held while the clip was filled; of the GPU where one is used.",
+        "The most memory held while the clip was filled, by the process that runs this method alone, Python "
+        "and its libraries included; of the GPU where one is used.",
     ),
 }
 """Name, unit, direction and definition of every score of a report. Pixels are red, green, blue in 0..255."""

@@ -20,7 +20,7 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise InputError(
-        "the report needs matplotlib, which is not installed; expected: pip install 'vinpaint[evaluation]'"
+        "the report needs matplotlib, which is not installed; expected: pip install matplotlib"
     ) from error
 
 PAGE = "index.html"

@@ -23,7 +23,7 @@ logger = logging.getLogger("vinpaint.training")
 
 LOG, CURVES = "log.jsonl", "loss.png"
 
-EXTRA = "pip install 'vinpaint[train]'"
+EXTRA = "pip install matplotlib tensorboard"
 
 PICTURES = 6
 """Frames of a clip that are shown side by side."""
