@@ -63,5 +63,5 @@ gpu-train:        ## train for TIME into RUN, again to go on; log and checkpoint
 	  $(PYTHON) benchmarks/tools/travel.py unpack-checkpoint $(CHECKPOINT) $(RUN)/checkpoint.pt)
 	PYTHONSAFEPATH=1 $(PYTHON) -m vinpaint train $(CONFIG) --output $(RUN) --time-limit $(TIME) $(OPTIONS) \
 	  || test $$? -eq 75
-	cp $(RUN)/log.jsonl $(OUT)
+	gzip -c $(RUN)/log.jsonl > $(OUT)/log.jsonl.gz
 	$(PYTHON) benchmarks/tools/travel.py pack-checkpoint $(RUN)/checkpoint.pt $(OUT)

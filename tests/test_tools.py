@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -149,6 +150,8 @@ def test_training_goes_on_on_another_machine(tmp_path: Path) -> None:
             command, cwd=gpu_run.ROOT, env=here(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        log = gzip.decompress((tmp_path / "out" / "log.jsonl.gz").read_bytes())
+        (tmp_path / "out" / "log.jsonl").write_bytes(log)
         return steps_of(tmp_path / "out")
 
     first = make("here")

@@ -14,6 +14,7 @@ import training_runs
 from training_runs import here, saved, steps_of, tiny, tiny_stage, write_config, write_shots
 
 from vinpaint.training import train
+from vinpaint.training.monitor import read_log
 
 
 def _stages(parts: int) -> list:
@@ -53,8 +54,9 @@ def _train_in_two_processes(config: Path) -> None:
 
 def test_two_processes_equal_one_with_twice_the_parts(tmp_path: Path) -> None:
     shots = write_shots(tmp_path / "shots")
-    train(tiny(shots, tmp_path / "one", *_stages(2)))
-    two = tiny(shots, tmp_path / "two", *_stages(1))
+    validation = {"validate_every": 5, "validation_clips": 1}  # the second process has none
+    train(tiny(shots, tmp_path / "one", *_stages(2), **validation))
+    two = tiny(shots, tmp_path / "two", *_stages(1), **validation)
     _train_in_two_processes(write_config(two, tmp_path / "two.toml"))
     pairs = list(zip(steps_of(tmp_path / "one"), steps_of(tmp_path / "two"), strict=True))
     for ours, theirs in pairs:
@@ -63,10 +65,19 @@ def test_two_processes_equal_one_with_twice_the_parts(tmp_path: Path) -> None:
         for name in ("loss", "l1_3dcn", "grad_norm", "lr"):
             expected = ours[name] if exact else pytest.approx(ours[name], rel=1e-5)
             assert theirs[name] == expected, (ours["step"], name)
+    held_out = [_validations(tmp_path / run) for run in ("one", "two")]
+    for ours, theirs in zip(*held_out, strict=True):
+        for name in ours.keys() & {"l1_3dcn", "l1_combcn"}:
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-3)
+    assert len(held_out[0]) == 3
     one_state, two_state = saved(tmp_path / "one"), saved(tmp_path / "two")
     assert one_state["samples"] == two_state["samples"] == 4 * 2 + 4
     assert_close(one_state["model"], two_state["model"])
     assert_close(one_state["average"]["model"], two_state["average"]["model"])
+
+
+def _validations(run: Path) -> list[dict]:
+    return [row for row in read_log(run / "log.jsonl") if row.get("event") == "validation"]
 
 
 def assert_close(ours: dict, theirs: dict) -> None:

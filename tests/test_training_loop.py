@@ -209,13 +209,15 @@ def test_a_run_starts_from_weights_and_says_what_they_lack(
     start = VideoInpainter(InpainterConfig(mode="2dcn", width=0.125, mean=(0.2, 0.3, 0.4)))
     save_pretrained(start, tmp_path / "start")
     config = make(tiny_stage("joint", 1, learning_rate=0.0), init=str(tmp_path / "start"), ema=0.0)
-    with pytest.raises(InputError, match=r"init: .*start lacks \d+ of the model's weights, comple"):
+    with pytest.raises(
+        InputError, match=r"init: \d+ weights of .* differ, first comb\.guide14\.\w+ \(missing"
+    ):
         train(config)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     model = train(replace(config, run=replace(config.run, strict=False)))
     assert model.config.mean == (0.2, 0.3, 0.4)
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert any("starts anew: comb.guide2.weight" in line for line in told)
+    assert any("comb.guide2.weight (missing there)" in line for line in told)
     assert not any("comb.conv4.weight" in line for line in told)
     expected = start.state_dict()["comb.conv4.weight"].half().float()
     assert torch.equal(model.state_dict()["comb.conv4.weight"], expected)

@@ -36,6 +36,7 @@ def pack_shots(folder: Path, archive: Path, quality: int) -> None:
                 if not done:
                     sys.exit(f"{path}: frame {index} cannot be encoded")
                 packed.writestr(f"{path.stem}/{index:06d}.webp", webp.tobytes())
+    print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB")
 
 
 def unpack_shots(archive: Path, folder: Path) -> None:

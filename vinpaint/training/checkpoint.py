@@ -150,18 +150,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], tuple[float
     return (state["average"] or state)["model"], (red, green, blue)
 
 
-def take_weights(model: VideoInpainter, weights: Mapping[str, Any]) -> list[str]:
-    """Copy the weights that fit by name and shape; returns what of the model was not found, in words."""
+def take_weights(model: VideoInpainter, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Copy the weights that fit by name and shape; returns the others and what is wrong with each."""
     own = model.state_dict()
-    fitting = {
-        name: value
-        for name, value in weights.items()
-        if name in own and own[name].shape == value.shape
-    }
-    model.load_state_dict(fitting, strict=False)
-    return [
-        f"{name} {tuple(own[name].shape)}"
-        + (f" (there {tuple(weights[name].shape)})" if name in weights else "")
-        for name in own
-        if name not in fitting
-    ]
+    differing = []
+    for name in sorted({*own, *weights}):
+        if name not in weights:
+            differing.append(f"{name} (missing there)")
+        elif name not in own:
+            differing.append(f"{name} (not in the model)")
+        elif own[name].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)} there, {tuple(own[name].shape)} in the model"
+            differing.append(f"{name} ({shapes})")
+        else:
+            own[name].copy_(weights[name])
+    return differing

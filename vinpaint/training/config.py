@@ -102,7 +102,8 @@ class RunConfig:
         resume: "auto" goes on from the checkpoint in the output folder if there is one; "must" insists
             on one; "never" begins anew and removes it.
         init: a checkpoint or a folder of weights to start from.
-        strict: it is an error if "init" does not have every weight; else what was not taken is logged.
+        strict: it is an error if "init" has not exactly the model's weights; else those that fit are taken
+            and the others logged.
         mean: "auto" measures the mean pixel that stands in for the hole on the training data, or takes
             the one of "init"; "model" takes the model's option of that name.
         seed: everything random derives from it.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import warnings
@@ -107,10 +108,13 @@ class Networks(nn.Module):
 class _Step:
     """A step that was computed, its figures still on the way from the device."""
 
-    def __init__(self, row: dict[str, Any], figures: dict[str, Tensor], stopping: bool) -> None:
+    def __init__(self, figures: dict[str, Tensor], row: dict[str, Any], stopping: bool) -> None:
         self.row, self.names = row, [*figures, "stopping"]
         values = [figure.detach().float() for figure in figures.values()]
         self.values = torch.stack([*values, values[0].new_tensor(float(stopping))])
+        self.clips = 0
+        self.started = self.waited = 0.0
+        self.ended: float | None = None
 
 
 class _Run:
@@ -127,8 +131,10 @@ class _Run:
         self.moments_since: int | None = None
         self.seconds = 0.0
         self.clips = 0
-        self.held_out: ClipDataset | None = None
         self.busy = self.waited = 0.0
+        self.log: Log | None = None
+        self.board: Board | None = None
+        self.held_out: ClipDataset | None = None
 
     def go(self) -> VideoInpainter:
         interruption = Interruption(self.config.run.time_limit)  # its time runs from here
@@ -146,7 +152,6 @@ class _Run:
             self._restore(state)
             del state  # as large as all that was restored from it
         with ExitStack() as stack:
-            self.log = self.board = None
             if self.processes.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / CONFIG).write_text(to_toml(self._resolved()), encoding="utf-8")
@@ -191,14 +196,15 @@ class _Run:
             options = replace(options, mean=self.samples_of[0].mean())
         self.model = VideoInpainter(options).to(self.device)
         if weights is not None:
-            missing = checkpoint.take_weights(self.model, weights)
-            if missing and run.strict:
+            differing = checkpoint.take_weights(self.model, weights)
+            if differing and run.strict:
                 raise InputError(
-                    f"init: {run.init} lacks {len(missing)} of the model's weights, {missing[0]} first; "
-                    "take the others with run.strict = false"
+                    f"init: {len(differing)} weights of {run.init} and the model differ, first "
+                    f"{differing[0]}; run.strict = false takes the others"
                 )
-            for name in missing:
-                logger.warning("not in %s, so it starts anew: %s", run.init, name)
+            if self.processes.first:
+                for weight in differing:
+                    logger.warning("not taken from %s: %s", run.init, weight)
         self.objective = Objective(self.config.losses, self.device)
         self.average = average_weights(self.model, run.ema) if run.ema else None
         self.optimizer = torch.optim.Adam(self.model.parameters())
@@ -263,7 +269,7 @@ class _Run:
                 self.model.eval()
                 statistics = RunningStatistics(self.model, *parts)
             computed = self._one_step(stage, networks, clips, statistics, interruption)
-            last = self.step == stage.steps
+            last = self.step >= stage.steps
             every = self.config.run.validate_every
             validate = bool(every) and (last or self.done % every == 0)
             save = last or self.done % self.config.run.save_every == 0
@@ -272,11 +278,13 @@ class _Run:
             pending = computed
             if validate or save or stop:
                 stop, pending = self._note(pending) or stop, None
+            else:
+                computed.ended = time.monotonic()
             if validate:
                 self._validate(stage)
             if save or stop:
                 self._save()
-            if stop:
+            if stop and not (last and self.stage == len(self.config.stages) - 1):
                 self._finish()
                 raise Stopped(interruption.reason or TIME_LIMIT, self.done)
 
@@ -296,7 +304,7 @@ class _Run:
         firsts = range(start, start + count * stride, stride)
         loader = DataLoader(
             self.samples_of[self.stage],
-            batch_sampler=[list(range(first, first + batch)) for first in firsts],
+            batch_sampler=(list(range(first, first + batch)) for first in firsts),
             num_workers=self.config.run.workers,
             worker_init_fn=ignore_signals,
             pin_memory=self.device.type == "cuda",
@@ -366,24 +374,12 @@ class _Run:
         sums["grad_norm"] = self._descend(stage, rate)
         self.step += 1
         self.done += 1
-        count = stage.batch * stage.accumulate * self.processes.count
-        self.samples += count
-        seconds = time.monotonic() - started
-        self.seconds += seconds
-        self.clips, self.busy, self.waited = (
-            self.clips + count,
-            self.busy + seconds,
-            self.waited + waited,
-        )
-        row = {
-            "step": self.done,
-            "stage": self.stage,
-            "lr": rate,
-            "clips_per_second": count / seconds,
-            "data_wait": waited / seconds,
-            "seconds": self.seconds,
-        }
-        return _Step(row, sums, interruption.reason is not None)
+        row = {"step": self.done, "stage": self.stage, "lr": rate}
+        computed = _Step(sums, row, interruption.reason is not None)
+        computed.started, computed.waited = started, waited
+        computed.clips = stage.batch * stage.accumulate * self.processes.count
+        self.samples += computed.clips
+        return computed
 
     def _to_device(self, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
         frames, mask = (clip.to(self.device, non_blocking=True) for clip in batch)
@@ -422,8 +418,19 @@ class _Run:
         self.processes.average([computed.values])
         figures = dict(zip(computed.names, computed.values.tolist(), strict=True))
         stopping = figures.pop("stopping") > 0
-        row = {**computed.row, **figures}
-        if not torch.isfinite(torch.tensor(figures["loss"])):
+        seconds = (computed.ended or time.monotonic()) - computed.started
+        self.seconds += seconds
+        self.busy += seconds
+        self.waited += computed.waited
+        self.clips += computed.clips
+        row = {
+            **computed.row,
+            **figures,
+            "clips_per_second": computed.clips / seconds,
+            "data_wait": computed.waited / seconds,
+            "seconds": self.seconds,
+        }
+        if not math.isfinite(figures["loss"]):
             raise FloatingPointError(
                 f"the loss of step {row['step']} is no finite number; go on from the last checkpoint in "
                 f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
@@ -467,14 +474,16 @@ class _Run:
         clips, model, processes = self.held_out, self._best(), self.processes
         learning = [module for module in model.modules() if module.training]
         networks, objective = Networks(model.eval(), stage), Objective(LossConfig(), self.device)
-        sums: dict[str, Tensor] = {}
+        names = {"l1_3dcn": model.completion is not None}
+        names["l1_combcn"] = stage.networks != "completion"
+        sums = {name: torch.zeros((), device=self.device) for name, there in names.items() if there}
         for index in range(processes.rank, len(clips), processes.count):
             frames, mask = self._to_device([clip.unsqueeze(0) for clip in clips[index]])
             with self._autocast():
                 output = networks(frames, mask, torch.arange(stage.frames))
                 _, terms = objective(output)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term
+            for name, total in sums.items():
+                total.add_(terms[name])
             if index == 0 and self.board is not None:
                 self.board.pictures(self.done, "hole, fill, truth", _picture(output))
         for module in learning:
@@ -493,7 +502,10 @@ class _Run:
     def _save(self) -> None:
         if not self.processes.first:
             return
-        average = self.average
+        average = None
+        if self.average is not None:
+            told = int(self.average.n_averaged)
+            average = {"model": self.average.module.state_dict(), "told": told}
         state = {
             "versions": {"vinpaint": vinpaint.__version__, "torch": str(torch.__version__)},
             "config": plain(self._resolved()),
@@ -503,8 +515,7 @@ class _Run:
             "samples": self.samples,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "average": average
-            and {"model": average.module.state_dict(), "told": int(average.n_averaged)},
+            "average": average,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state_dict(),
