@@ -13,7 +13,8 @@ from models import random_model
 
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
-from vinpaint.nn import InpainterConfig
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.nn.prefill import harmonic_fill
 from vinpaint.video.windows import CONTEXT, make_plan
 
 
@@ -76,6 +77,20 @@ def test_the_pipeline_computes_the_models_forward(options: dict) -> None:
     patches = np.stack(list(Inpainter(model)._complete(pairs, list(range(8)), whole)))
     expected = (completed[0].clamp(0, 1) * 255).round().permute(1, 2, 3, 0).numpy()
     assert np.abs(patches.astype(int) - expected)[mask > 0].max() <= 1
+
+
+def test_a_smooth_fill_is_made_at_full_size() -> None:
+    clip, mask = _clip(2, 160, 160)
+    mask[:] = 0
+    mask[:, 30:130, 30:130] = 255
+    (region,) = make_plan(mask, 2).shots[0].regions
+    assert region.resized
+    assert (region.height, region.width) == (160, 160)
+    model = VideoInpainter(InpainterConfig(prefill="smooth"))  # adds nothing yet
+    frames = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] / 255
+    fill = harmonic_fill(frames, torch.from_numpy(mask != 0)[None, None].float())
+    expected = (fill[0] * 255).round().permute(1, 2, 3, 0).numpy()
+    assert np.abs(Inpainter(model)(clip, mask).astype(int) - expected).max() <= 1
 
 
 def test_chunks_equal_one_shot() -> None:

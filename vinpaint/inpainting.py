@@ -199,15 +199,31 @@ class Inpainter:
                 part = [window[i] for i in wanted[start : start + step]]
                 guide = None if guidance is None else guidance[:, :, start : start + step]
                 clip = self._working_clip(part, region)
-                completed = model.paint(self._prepare(*clip, reduced=False), guide)
+                x = self._prepare(*clip, reduced=False)
+                completed = model.paint(x, guide)
                 if region.resized:
-                    completed, clip = _resized_back(completed, region), _clip_of(part, region)
+                    clip = _clip_of(part, region)
+                    completed = self._at_full_size(completed, x, clip, region)
                 composited, invalid = ops.composite_frames(completed, *clip)
                 if invalid.item():
                     raise ArithmeticError(
                         "the networks gave values that are no numbers; try precision fp32"
                     )
                 yield from composited[0].cpu().numpy()
+
+    def _at_full_size(
+        self, completed: Tensor, x: Tensor, clip: tuple[Tensor, Tensor], region: Region
+    ) -> Tensor:
+        """What was ``completed`` of ``x`` at the working size, (1, 3, F, height, width) at the region's own.
+
+        Where the networks add to a smooth fill, only what they added is enlarged: the fill itself is made at
+        full size, so that it meets the hole's edge.
+        """
+        if self.model.config.prefill == "mean":
+            return _resized_back(completed.clamp(0, 1), region)
+        added = _resized_back(completed - x[:, :3], region)
+        fill = self._prepare(*(t.to(self.device) for t in clip), reduced=False)[:, :3]
+        return fill[..., : region.height, : region.width].float().cpu() + added
 
     def _working_clip(
         self, window: Sequence[tuple[Image, Mask]], region: Region
@@ -251,7 +267,7 @@ def _clip_of(
 
 def _resized_back(completed: Tensor, region: Region) -> Tensor:
     """(1, 3, F, h, w) from the working size to the region's own, on the CPU."""
-    patches = completed[0].permute(1, 2, 3, 0).float().clamp_(0, 1).cpu().numpy()
+    patches = completed[0].permute(1, 2, 3, 0).float().cpu().numpy()
     patches = patches[:, : region.working_height, : region.working_width]
     size = (region.width, region.height)
     larger = [cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC) for patch in patches]

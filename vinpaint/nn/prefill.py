@@ -44,11 +44,12 @@ def _solve(pixels: Tensor, known: Tensor, sweeps: int) -> Tensor:
     reduced = F.avg_pool2d(F.pad(pixels, edge), 2) / share.clamp_min(0.25)
     coarse = _solve(reduced, (share > 0).to(known.dtype), sweeps)
     start = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")[..., :height, :width]
-    hole = known == 0
-    filled = torch.where(hole, start, pixels)
+    hole = 1 - known
+    filled = torch.addcmul(pixels, start, hole)
     for _ in range(sweeps):
         around = F.pad(filled, (1, 1, 1, 1), mode="replicate")
-        above, below = around[..., :-2, 1:-1], around[..., 2:, 1:-1]
-        left, right = around[..., 1:-1, :-2], around[..., 1:-1, 2:]
-        filled = torch.where(hole, (above + below + left + right) / 4, pixels)
+        total = around[..., :-2, 1:-1] + around[..., 2:, 1:-1]
+        total += around[..., 1:-1, :-2]
+        total += around[..., 1:-1, 2:]
+        filled = torch.addcmul(pixels, total, hole, value=0.25)
     return filled
