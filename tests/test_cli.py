@@ -223,9 +223,9 @@ def test_demo_writes_its_three_files(tmp_path: Path) -> None:
 def test_train_and_use_the_weights(clip: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     sizes = ["frames=2", "size=32", "steps=1", "batch=1"]
-    stages = [f"stages.{i}.{size}" for i in (0, 1) for size in sizes]
-    options = [*stages, "stages.0.warmup=0", "stages.1.warmup=0", "stages.1.comb_frames=1"]
-    options += ["data.short_side=64", "data.validation_share=0.0", "stages.1.freeze_stats_steps=0"]
+    sizes += ["warmup=0", "comb_frames=2", "freeze_stats_steps=0"]
+    options = [f"stages.{i}.{size}" for i in (0, 1, 2) for size in sizes]
+    options += ["data.short_side=64", "data.validation_share=0.0"]
     options += ["data.decoders=1", "run.workers=0", "model.width=0.25"]
     sets = [part for option in options for part in ("--set", option)]
     done = _run("train", clip.parent, "-o", run, *sets)
