@@ -159,7 +159,7 @@ class Study:
     def data(self, name: str) -> DataConfig:
         """The paper's samples: one box, consecutive frames, the central square, nothing augmented."""
         return DataConfig(
-            cache=str(self.runs / "shots"),
+            cache=str(self.runs / name / "shots"),
             folders=self.sets[name],
             short_side=self.size,
             crop="center-square",
@@ -182,7 +182,7 @@ class Study:
             self.train_row(name, what.start, seed)
         start = None if what.start is None else self.folder(name, what.start, seed) / "weights"
         stage = StageConfig(
-            steps=round(what.share * self.steps),
+            steps=max(1, round(what.share * self.steps)),
             batch=self.batch,
             frames=self.frames,
             size=self.size,

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's tables: every row trains and is judged, what is done is not done again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import paper_tables
+import pytest
+from feature_weights import needs_weights
+from media import write_video
+from paper_tables import ROWS, Study, plot, run, to_markdown
+
+from vinpaint.training import prepare_data
+
+ROWS_TRIED = ["3dcn", "combcn", "frozen", "plain"]
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    narrow = {n: replace(row, model=replace(row.model, width=0.1)) for n, row in ROWS.items()}
+    monkeypatch.setattr(paper_tables, "ROWS", narrow)
+    one_process = partial(replace, decoders=1)
+    monkeypatch.setattr(paper_tables, "prepare_data", lambda data: prepare_data(one_process(data)))
+    for name in ("faces", "streets"):
+        (tmp_path / name).mkdir()
+        for clip in range(4):
+            write_video(tmp_path / name / f"{clip}.mp4", frames=6)
+    sets = {name: (str(tmp_path / name),) for name in ("faces", "streets")}
+    return Study(tmp_path / "runs", sets, 1, 1, 4, 32, 2, 1e-3, "fp32", "cpu", 2)
+
+
+@needs_weights
+def test_tables_from_footage(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = {row.table: 1 for row in ROWS.values()} | {"networks": 2}
+    results = run(study, seeds, ROWS_TRIED)
+    assert list(results) == ["faces", "streets"]
+    assert list(results["faces"]) == ROWS_TRIED
+    assert list(results["streets"]) == ["3dcn", "combcn"]  # the ablations are of the first
+    assert [len(runs) for runs in results["faces"].values()] == [2, 2, 1, 1]
+    assert set(results["faces"]["3dcn"][0]) == {"l1_3dcn"}
+    first, second = results["faces"]["combcn"]
+    assert first["l1"] != second["l1"]
+
+    def again(*_: object) -> None:
+        raise AssertionError("it is trained again")
+
+    monkeypatch.setattr(paper_tables, "train", again)
+    assert run(study, seeds, ROWS_TRIED) == results
+
+    text = to_markdown(results, study)
+    assert text.count("| CombCN |") == 4  # in every table, to compare with
+    assert "| 3DCN frozen | 1 |" in text
+    assert "| 6.27 |" in text
+    plot(results, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").stat().st_size > 10_000
+
+
+def test_every_row_begins_with_a_row_of_the_same_model() -> None:
+    for row in ROWS.values():
+        if row.start is not None:
+            assert ROWS[row.start].model == row.model
