@@ -2,8 +2,8 @@
 """The paper's tables on footage of one's own: the networks and the ablations, trained alike.
 
 Every row trains the paper's way: 3DCN alone, then the networks that the row is about, with the paper's
-loss, hole and mean-filled input. All rows of a set and a seed begin with the same 3DCN where they have
-one, see the same samples, and are judged on the same held-out clips. What is done already is not done
+loss, hole and mean-filled input. The same stage sees the same samples in every row of a set and a seed,
+rows whose 3DCN is the paper's begin with the same one, and all are judged on the same held-out clips. What is done already is not done
 again, so a run that was stopped goes on.
 
     python benchmarks/paper_tables.py --set faces=videos/faces --set streets=videos/streets --runs runs \
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -170,18 +170,45 @@ class Study:
     def folder(self, name: str, row: str, seed: int) -> Path:
         return self.runs / name / f"{row}-seed{seed}"
 
+    def weights(self, name: str, row: str, seed: int) -> Path:
+        """Of a row that is done: those of its last stage."""
+        return self.folder(name, row, seed) / ROWS[row].stages[-1] / "weights"
+
+    def facts(self) -> dict[str, Any]:
+        """What scores depend on, beside their set and row."""
+        apart = ("runs", "sets", "device")
+        return {key: value for key, value in asdict(self).items() if key not in apart}
+
     def train_row(self, name: str, row: str, seed: int) -> Scores:
         """Train one row unless it is done, and its scores on the held-out clips."""
-        folder = self.folder(name, row, seed)
+        folder, what = self.folder(name, row, seed), ROWS[row]
         scores = folder / "scores.json"
         if scores.exists():
-            result: Scores = json.loads(scores.read_text())
-            return result
-        what = ROWS[row]
+            done: dict[str, Any] = json.loads(scores.read_text())
+            if done["study"] != self.facts():
+                raise SystemExit(
+                    f"{scores} is of other options: {done['study']}; use another --runs"
+                )
+            return dict(done["scores"])
+        start = None
         if what.start is not None:
             self.train_row(name, what.start, seed)
-        start = None if what.start is None else self.folder(name, what.start, seed) / "weights"
+            start = self.weights(name, what.start, seed)
+        for networks in what.stages:
+            self.train_stage(name, what, networks, seed, folder / networks, start)
+            start = folder / networks / "weights"
+        model = load_pretrained(self.weights(name, row, seed)).to(resolve_device(self.device))
+        result = self.judge(model, name, alone=what.stages == ("completion",))
+        facts = {"study": self.facts(), "scores": result}
+        scores.write_text(json.dumps(facts, indent=2) + "\n")
+        return result
+
+    def train_stage(
+        self, name: str, what: Row, networks: Networks, seed: int, output: Path, start: Path | None
+    ) -> None:
+        """Each stage is a run of its own: its samples and its optimiser begin anew, in every row."""
         stage = StageConfig(
+            networks=networks,
             steps=max(1, round(what.share * self.steps)),
             batch=self.batch,
             frames=self.frames,
@@ -195,7 +222,7 @@ class Study:
             model=what.model,
             losses=what.losses,
             run=RunConfig(
-                output=str(folder),
+                output=str(output),
                 init=None if start is None else str(start),
                 seed=seed,
                 device=self.device,
@@ -204,13 +231,9 @@ class Study:
                 workers=0,
                 validate_every=0,
             ),
-            stages=tuple(replace(stage, networks=networks) for networks in what.stages),
+            stages=(stage,),
         )
         train(config)
-        model = load_pretrained(folder / "weights").to(resolve_device(self.device))
-        result = self.judge(model, name, alone=what.stages == ("completion",))
-        scores.write_text(json.dumps(result, indent=2) + "\n")
-        return result
 
     @torch.inference_mode()
     def judge(self, model: VideoInpainter, name: str, *, alone: bool) -> Scores:
@@ -366,8 +389,7 @@ def main() -> None:
     counts = {row.table: args.ablation_seeds for row in ROWS.values()} | {"networks": args.seeds}
     results = run(study, counts, args.rows)
     args.output.mkdir(parents=True, exist_ok=True)
-    study_facts = {k: v for k, v in asdict(study).items() if k not in ("runs", "sets")}
-    facts = {"study": study_facts, "results": results}
+    facts = {"study": study.facts(), "results": results}
     (args.output / "paper-tables.json").write_text(json.dumps(facts, indent=2) + "\n")
     (args.output / "paper-tables.md").write_text(to_markdown(results, study))
     plot(results, args.output / "paper-tables.png")

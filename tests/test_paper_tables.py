@@ -49,6 +49,8 @@ def test_tables_from_footage(study: Study, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(paper_tables, "train", again)
     assert run(study, seeds, ROWS_TRIED) == results
+    with pytest.raises(SystemExit, match="is of other options"):
+        run(replace(study, steps=2), seeds, ROWS_TRIED)
 
     text = to_markdown(results, study)
     assert text.count("| CombCN |") == 4  # in every table, to compare with
