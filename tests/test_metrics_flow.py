@@ -91,12 +91,14 @@ def test_a_pulse_on_a_still_truth_has_a_known_warp_error():
     assert warp_error(filled, mask, flows) == pytest.approx(1000 * 0.2**2, rel=1e-5)
 
 
-def test_only_hole_pixels_of_the_earlier_frame_with_a_valid_flow_count(clip, flows):
+def test_only_pixels_filled_in_both_frames_count(clip, flows):
     mask = box(4)
     noisy = np.where(mask[..., None], clip, 255 - clip)
     inner = np.zeros_like(mask)
-    inner[0, 34:44, 46:54] = True  # what it moves to is in the box as well
+    inner[:, 34:44, 46:54] = True  # what it moves to is in the box as well
     assert warp_error(noisy, inner, flows) == warp_error(clip, inner, flows)
+    inner[1::2] = False
+    assert math.isnan(warp_error(noisy, inner, flows))
 
 
 def test_nan_where_nothing_is_valid(clip):

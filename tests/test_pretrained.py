@@ -10,7 +10,14 @@ import torch
 
 from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig, VideoInpainter
-from vinpaint.pretrained import CONFIG, WEIGHTS, load_pretrained, save_pretrained
+from vinpaint.pretrained import (
+    CONFIG,
+    SHIPPED,
+    WEIGHTS,
+    load_pretrained,
+    save_pretrained,
+    weights_folder,
+)
 
 
 def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:
@@ -23,6 +30,16 @@ def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:
     assert not loaded.training
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_reached_by_their_name(name: str) -> None:
+    folder = weights_folder(name)
+    assert folder.name == name
+    assert (folder / "README.md").is_file()  # the model card
+    model = load_pretrained(name)
+    assert model.config == load_pretrained(folder).config
+    assert (model.config.width == 1) == (name == "combcn")
 
 
 def test_shipped_weights_are_the_full_system_in_half_precision(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vinpaint.cli import _parser
+from vinpaint.pretrained import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,8 +39,9 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    card = (ROOT / "vinpaint" / "assets" / "weights" / "combcn" / "README.md").read_text()
-    assert re.findall(r"@[A-Z]+@", README + card) == []
+    cards = [path.read_text() for path in (ROOT / "vinpaint" / "assets" / "weights").rglob("*.md")]
+    assert len(cards) == len(SHIPPED)
+    assert re.findall(r"@[A-Z]+@", README + "".join(cards)) == []
 
 
 def test_files_named_in_the_readme_exist() -> None:

@@ -55,8 +55,9 @@ def warp(picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
 def warp_error(clip: Frames, mask: Mask, flows: TruthFlow) -> float:
     """Mean squared difference of each frame and the next one warped to it by the truth's flow, times 1000.
 
-    Over the hole pixels of the earlier frame whose flow is valid, and their channels, of the whole clip; pixels on a
-    scale of 0 to 1. NaN where there is none. The truth's own warp error is not 0: light changes, flow is not exact.
+    Over the pixels that are filled in both frames and whose flow is valid, and their channels, of the whole clip: how
+    steady the fill is, while how far it is from the truth is for the other scores. Pixels on a scale of 0 to 1. NaN
+    where there is none. The truth's own warp error is not 0: light changes, flow is not exact.
 
     Args:
         clip: (F, H, W, 3) uint8: a filled clip, or the truth itself.
@@ -65,7 +66,8 @@ def warp_error(clip: Frames, mask: Mask, flows: TruthFlow) -> float:
     """
     total, pixels = 0.0, 0
     for index, flow in enumerate(flows.flows):
-        chosen = mask[index] & flows.valid[index]
+        still_filled = warp(mask[index + 1].astype(np.float32), flow) == 1
+        chosen = mask[index] & still_filled & flows.valid[index]
         if not chosen.any():
             continue
         earlier, later = (clip[i].astype(np.float32) for i in (index, index + 1))

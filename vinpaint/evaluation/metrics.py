@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
         "1e-3",
         "lower",
         "Mean squared difference (pixels 0..1) of a frame and the next one warped to it by the truth's optical "
-        "flow, over hole pixels whose flow passes the forward-backward check. The truth's own is not 0.",
+        "flow, over pixels filled in both whose flow passes the forward-backward check. The truth's own is not 0.",
     ),
     "flicker": Metric(
         "0..255",

@@ -20,7 +20,7 @@ from vinpaint.errors import InputError
 CONTEXT = 48
 """Known pixels kept around a hole, at working size."""
 
-WORKING_HOLE = 32
+WORKING_HOLE = 48
 """The thickest hole computed at full size, in pixels: what the networks met in training. A thicker one is
 computed on frames reduced until it measures this much."""
 
