@@ -64,6 +64,20 @@ def test_random_holes_keep_the_bounds_of_their_area(kind: str, tmp_path: Path) -
     assert len(np.unique(np.mean(areas, axis=1))) > 3  # not the box that is the last resort
 
 
+def test_thin_strokes_stay_thin_or_are_drawn_again() -> None:
+    shares, thin = {"free_form": 1}, (0.03, 0.03)
+    for seed in range(200):
+        hole = random_hole(
+            np.random.default_rng(seed),
+            24,
+            64,
+            64,
+            HoleConfig(shares=shares, stroke=thin, area=(0.0002, 0.2)),
+        )
+        assert hole.any(axis=(1, 2)).all()
+        assert hole.mean() < 0.1  # strokes, not the paper's box
+
+
 def test_shares_say_how_often_a_kind_is_drawn() -> None:
     config = HoleConfig(shares={"box": 3, "moving_box": 1, "text": 0}, area=(0.1, 0.3))
     still = [

@@ -152,9 +152,7 @@ def free_form(
     drift = rng.uniform(-0.25, 0.25, size=(2, 2)) * (height, width)
     path = np.linspace(drift[0], drift[1], frames) + np.array((height / 2, width / 2))
     hole = np.stack([canvas[t : t + height, w : w + width] for t, w in path.round().astype(int)])
-    return (
-        hole.view(bool) if hole.any(axis=(1, 2)).all() else static_box(rng, frames, height, width)
-    )
+    return hole.view(bool)
 
 
 def moving_object(
