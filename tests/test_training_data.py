@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media import scene, write_folder
+from media import scene, write_folder, write_image
 from torch.utils.data import DataLoader
 
-from vinpaint.errors import InputError
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.training import augment
 from vinpaint.training.augment import AugmentConfig, random_window
 from vinpaint.training.data import ClipDataset, DataConfig, is_validation, prepare_data
@@ -270,3 +270,22 @@ def test_holes_are_those_of_the_options(config: DataConfig) -> None:
     for index in range(8):
         mask = _dataset(boxes)[index][1]
         assert mask.sum() == FRAMES * 4 * 4
+
+
+def test_a_black_mask_is_named_before_the_run_and_does_not_end_it(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    black, masks = tmp_path / "black", tmp_path / "masks"
+    for folder in (black, masks):
+        folder.mkdir()
+        write_image(folder / "black.png", np.zeros((9, 9), np.uint8))
+    config = replace(config, holes=HoleConfig(shares={"mask": 1}, masks=str(black)))
+    with pytest.raises(InputError, match=r"none of 1 masks can be used: .*black\.png"):
+        prepare_data(config)
+    write_image(masks / "object.png", np.full((9, 9), 255, np.uint8))
+    config = replace(config, holes=HoleConfig(shares={"mask": 1}, masks=str(masks)))
+    with pytest.warns(InputWarning, match=r"1 of the masks cannot be used: .*black\.png"):
+        prepared = prepare_data(config)
+    assert [*prepared.skipped] == [masks / "black.png"]
+    data = _dataset(config)
+    assert all(data[index][1].any() for index in data.indices)

@@ -29,11 +29,11 @@ from vinpaint.training.cache import (
     only_writer,
 )
 from vinpaint.training.camera import CameraConfig
-from vinpaint.training.holes import HoleConfig, random_hole
+from vinpaint.training.holes import HoleConfig, check_masks, random_hole
 from vinpaint.training.sources import Source, find_sources, read_boxes
 
 NAMED = 5
-"""Unusable files that the warning names; the result names all."""
+"""Unusable files that a warning names; the result names all."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,20 @@ def prepare_data(
 ) -> Prepared:
     """Decode all footage into the cache, once: what is there and has not changed is not read again.
 
-    A run that was stopped goes on where it was. Footage that cannot be read is skipped, with one
-    warning that names it.
+    A run that was stopped goes on where it was. Footage and masks (``config.holes.masks``) that
+    cannot be used are skipped, with one warning each that names them.
 
     Args:
         config: where the footage is and how it is decoded.
         progress: called with sources done and sources in all.
 
     Raises:
-        InputError: a folder is missing or empty, or none of the footage can be read.
+        InputError: a folder is missing or empty, or none of the footage or the masks can be used.
     """
+    masks = _check_masks(config.holes)
     if not config.folders and not config.photos:
         shots = loose_shots(_existing(config.cache))
-        return _prepared(Path(config.cache), shots, decoded=0, skipped={})
+        return _prepared(Path(config.cache), shots, decoded=0, skipped=masks)
     sources, skipped = _sources(config)
     decoding = config.decoding()
     folder = decoding.folder(config.cache)
@@ -156,14 +157,12 @@ def prepare_data(
                 progress(done, len(sources))
     found = [shot for source in sources for shot in find_shots(folder, source) or ()]
     if skipped:
-        named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
-        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
         total = len(skipped) + len({shot.source for shot in found})
-        message = f"{len(skipped)} of {total} clips cannot be used: {named}{more}"
+        message = _unusable(f"{len(skipped)} of {total} clips", skipped)
         if not found:
             raise InputError(message)
         warnings.warn(message, InputWarning, stacklevel=2)
-    return _prepared(folder, found, decoded, skipped)
+    return _prepared(folder, found, decoded, masks | skipped)
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -278,6 +277,23 @@ def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
         boxes = read_boxes(config.boxes)
         sources = [replace(source, box=boxes.get(source.path.name)) for source in sources]
     return sources, unreadable
+
+
+def _check_masks(config: HoleConfig) -> dict[Path, str]:
+    """Masks that cannot be used, said here: a worker that meets one draws another."""
+    if not config.shares.get("mask"):
+        return {}
+    assert config.masks is not None, "checked by HoleConfig"
+    unusable = check_masks(config.masks)
+    if unusable:
+        warnings.warn(_unusable(f"{len(unusable)} of the masks", unusable), InputWarning, stacklevel=3)
+    return unusable
+
+
+def _unusable(which: str, skipped: dict[Path, str]) -> str:
+    named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
+    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return f"{which} cannot be used: {named}{more}"
 
 
 def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
