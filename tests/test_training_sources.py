@@ -67,6 +67,13 @@ def test_the_layouts_of_davis_and_youtube_vos(tmp_path: Path) -> None:
     assert _names(youtube / "train") == ["JPEGImages_00f88c4f0a"]
 
 
+def test_masks_beside_their_clip_are_no_footage(tmp_path: Path) -> None:
+    for name in ("boat/frames", "boat/masks", "car/masks", "films/masks"):
+        _clip(tmp_path / name)
+    write_video(tmp_path / "car" / "car.mp4", frames=6)
+    assert _names(tmp_path) == ["boat_frames", "car_car.mp4", "films_masks"]
+
+
 def test_clips_of_one_name_stay_apart(tmp_path: Path) -> None:
     for number, folder in enumerate(("a", "b")):
         _clip(tmp_path / folder / "clip", seed=number)

@@ -60,7 +60,8 @@ def find_sources(
     """Everything to train on below ``folders`` (clips) and ``photos`` (pictures, one by one).
 
     Below a folder in the layout of YouTube-VOS that is ``train/JPEGImages``, in the layout of DAVIS
-    ``JPEGImages/480p``; otherwise videos and folders of frames at any depth.
+    ``JPEGImages/480p``; otherwise videos and folders of frames at any depth. A folder ``masks``
+    beside a folder ``frames`` or a video is left out: it is what clips are evaluated with.
 
     Returns:
         The sources in order of their names, and footage that cannot be read, with the reason.
@@ -146,13 +147,15 @@ def _footage_root(folder: Path) -> Path:
 
 
 def _clips(root: Path) -> Iterator[Path]:
-    """Videos and folders with two or more pictures, at any depth."""
+    """Videos and folders with two or more pictures, at any depth, that are no masks."""
     for parent, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in NO_FOOTAGE and name[0] != ".")
         shown = [Path(parent, name) for name in sorted(files) if name[0] != "."]
+        videos = [p for p in shown if p.suffix.lower() in VIDEO_SUFFIXES | UNREADABLE.keys()]
+        masks = NO_FOOTAGE | ({"masks"} if videos or "frames" in folders else set())
+        folders[:] = sorted(name for name in folders if name not in masks and name[0] != ".")
         if sum(map(_is_picture, shown)) > 1:
             yield Path(parent)
-        yield from (p for p in shown if p.suffix.lower() in VIDEO_SUFFIXES | UNREADABLE.keys())
+        yield from videos
 
 
 def _is_picture(path: Path) -> bool:
