@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
 
-A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json``
-that lists them. Shots without the list are what a killed run left; they are not used and are
-written anew.
+A cache folder holds, for every source, ``NAME@FINGERPRINT@START.npy`` a shot and, written last,
+``NAME@FINGERPRINT.json`` that lists them. Shots without the list are what a killed run left; they
+are not used and are written anew. Runs with other footage or options have other fingerprints, so
+they can share a cache. For the same reason nothing removes the shots of footage that has changed
+since: delete the cache to be rid of them.
 """
 
 from __future__ import annotations
@@ -81,11 +83,18 @@ class Decoding:
         facts = (FORMAT, source.kind, source.stamp(), self.short_side, self.crop, how)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def entry(self, source: Source) -> str:
+        """What the names of all files of ``source``, as it is now, begin with in the cache."""
+        return f"{source.name}@{self.fingerprint(source)[:12]}"
 
-def find_shots(folder: Path, source: Source) -> list[Shot] | None:
-    """The shots of a source as its list has them; ``None`` if there is no whole list."""
-    entry = _read_entry(folder, source.name)
-    return None if entry is None else [_shot(folder, source.name, row) for row in entry["shots"]]
+
+def find_shots(folder: Path, source: Source, decoding: Decoding) -> list[Shot] | None:
+    """The shots of a source, as it is now; ``None`` if they are not all in the cache."""
+    try:
+        entry = json.loads((folder / f"{decoding.entry(source)}.json").read_text())
+    except FileNotFoundError:
+        return None
+    return [_shot(folder, source.name, row) for row in entry["shots"]]
 
 
 def loose_shots(folder: Path) -> list[Shot]:
@@ -98,16 +107,10 @@ def loose_shots(folder: Path) -> list[Shot]:
                 f"cache: {path} is no shot; expected (F, H, W, 3) uint8, "
                 f"got {pixels.shape} {pixels.dtype}"
             )
-        source = path.stem.rpartition("@")[0] or path.stem
+        source = path.stem.partition("@")[0] or path.stem
         frames, height, width = pixels.shape[:3]
         shots.append(Shot(source, path, frames, height, width, _mean(pixels)))
     return shots
-
-
-def is_decoded(folder: Path, source: Source, decoding: Decoding) -> bool:
-    """Whether the shots of this source, as it is now, are all in the cache."""
-    entry = _read_entry(folder, source.name)
-    return entry is not None and entry["fingerprint"] == decoding.fingerprint(source)
 
 
 def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
@@ -116,9 +119,8 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
     Returns:
         Why the source cannot be used; ``None`` if it can.
     """
-    entry = folder / f"{source.name}.json"
-    entry.unlink(missing_ok=True)
-    _remove_shots(folder, source)
+    entry = decoding.entry(source)
+    _remove_shots(folder, entry)
     rows = []
     shots = _shots(source, decoding)
     while True:
@@ -127,19 +129,17 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
         except StopIteration:
             break
         except (ValueError, cv2.error) as error:  # InputError is a ValueError
-            _remove_shots(folder, source)
+            _remove_shots(folder, entry)
             return str(error)
-        path = folder / f"{source.name}@{start:06d}.npy"
+        path = folder / f"{entry}@{start:06d}.npy"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, pixels)
         partial.replace(path)
         rows.append({"file": path.name, "shape": pixels.shape[:3], "mean": _mean(pixels)})
-    partial = entry.with_suffix(".partial")
-    partial.write_text(
-        json.dumps({"fingerprint": decoding.fingerprint(source), "shots": rows}, indent=1)
-    )
-    partial.replace(entry)
+    partial = folder / f"{entry}.partial"
+    partial.write_text(json.dumps({"shots": rows}, indent=1))
+    partial.replace(folder / f"{entry}.json")
     return None
 
 
@@ -166,7 +166,7 @@ def decode_all(
             try:
                 yield source, pool.submit(decode, folder, source, decoding).result()
             except BrokenProcessPool:
-                _remove_shots(folder, source)
+                _remove_shots(folder, decoding.entry(source))
                 yield source, "its decoder crashed"
 
 
@@ -259,20 +259,13 @@ def _mean(pixels: Pixels) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _read_entry(folder: Path, name: str) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / f"{name}.json").read_text())
-    except FileNotFoundError:
-        return None
-
-
 def _shot(folder: Path, source: str, row: dict[str, Any]) -> Shot:
     frames, height, width = row["shape"]
     red, green, blue = row["mean"]
     return Shot(source, folder / row["file"], frames, height, width, (red, green, blue))
 
 
-def _remove_shots(folder: Path, source: Source) -> None:
+def _remove_shots(folder: Path, entry: str) -> None:
     for suffix in ("npy", "partial"):
-        for path in folder.glob(f"{glob.escape(source.name)}@*.{suffix}"):
+        for path in folder.glob(f"{glob.escape(entry)}@*.{suffix}"):
             path.unlink()

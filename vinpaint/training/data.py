@@ -24,7 +24,6 @@ from vinpaint.training.cache import (
     Shot,
     decode_all,
     find_shots,
-    is_decoded,
     loose_shots,
     only_writer,
 )
@@ -144,7 +143,7 @@ def prepare_data(
     decoding = config.decoding()
     folder = decoding.folder(config.cache)
     with only_writer(folder):
-        missing = [source for source in sources if not is_decoded(folder, source, decoding)]
+        missing = [source for source in sources if find_shots(folder, source, decoding) is None]
         done = len(sources) - len(missing)
         decoded = 0
         for source, reason in decode_all(folder, missing, decoding, config.decoders):
@@ -155,7 +154,7 @@ def prepare_data(
                 skipped[source.path] = reason
             if progress is not None:
                 progress(done, len(sources))
-    found = [shot for source in sources for shot in find_shots(folder, source) or ()]
+    found = _found(folder, sources, decoding)
     if skipped:
         total = len(skipped) + len({shot.source for shot in found})
         message = _unusable(f"{len(skipped)} of {total} clips", skipped)
@@ -261,8 +260,12 @@ def _held_out(shots: list[Shot], config: DataConfig) -> set[str]:
 def _all_shots(config: DataConfig) -> list[Shot]:
     if not config.folders and not config.photos:
         return loose_shots(_existing(config.cache))
-    folder = config.decoding().folder(config.cache)
-    return [shot for source in _sources(config)[0] for shot in find_shots(folder, source) or ()]
+    decoding = config.decoding()
+    return _found(decoding.folder(config.cache), _sources(config)[0], decoding)
+
+
+def _found(folder: Path, sources: list[Source], decoding: Decoding) -> list[Shot]:
+    return [shot for source in sources for shot in find_shots(folder, source, decoding) or ()]
 
 
 def _existing(cache: str) -> Path:
@@ -286,7 +289,9 @@ def _check_masks(config: HoleConfig) -> dict[Path, str]:
     assert config.masks is not None, "checked by HoleConfig"
     unusable = check_masks(config.masks)
     if unusable:
-        warnings.warn(_unusable(f"{len(unusable)} of the masks", unusable), InputWarning, stacklevel=3)
+        warnings.warn(
+            _unusable(f"{len(unusable)} of the masks", unusable), InputWarning, stacklevel=3
+        )
     return unusable
 
 
