@@ -261,6 +261,33 @@ def test_damaged_files_are_skipped_and_named_once(tmp_path: Path) -> None:
         prepare_data(config)
 
 
+def test_a_damaged_file_is_tried_again_when_it_changes(tmp_path: Path, monkeypatch) -> None:
+    footage = tmp_path / "footage"
+    _clip(footage / "good")
+    bad = footage / "bad.mp4"
+    bad.write_bytes(b"no video")
+    config, tried = _config(tmp_path, footage), []
+    decode = cache.decode
+    monkeypatch.setattr(
+        cache, "decode", lambda *args: (tried.append(args[1].name), decode(*args))[1]
+    )
+    reasons = []
+    for _ in range(2):
+        with pytest.warns(InputWarning, match=r"1 of 2 clips cannot be used: .*bad\.mp4"):
+            reasons.append(prepare_data(config).skipped[bad])
+    assert tried == ["bad.mp4", "good"]
+    assert reasons[1].startswith(reasons[0])
+    (entry,) = config.decoding().folder(config.cache).glob("bad.mp4@*.json")
+    assert f"delete {entry} to try again" in reasons[1]
+    entry.unlink()
+    with pytest.warns(InputWarning):
+        prepare_data(config)
+    assert tried[2:] == ["bad.mp4"]
+    write_video(bad, frames=6)
+    assert prepare_data(config).skipped == {}
+    assert tried[3:] == ["bad.mp4"]
+
+
 def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     footage = tmp_path / "footage"
     for seed in range(3):

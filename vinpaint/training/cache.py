@@ -2,7 +2,7 @@
 """Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
 
 A cache folder holds, for every source, ``NAME@FINGERPRINT@START.npy`` a shot and, written last,
-``NAME@FINGERPRINT.json`` that lists them. Shots without the list are what a killed run left; they
+``NAME@FINGERPRINT.json`` that lists them, or says why there are none. Shots without the list are what a killed run left; they
 are not used and are written anew. Runs with other footage or options have other fingerprints, so
 they can share a cache. For the same reason nothing removes the shots of footage that has changed
 since: delete the cache to be rid of them.
@@ -88,13 +88,29 @@ class Decoding:
         return f"{source.name}@{self.fingerprint(source)[:12]}"
 
 
-def find_shots(folder: Path, source: Source, decoding: Decoding) -> list[Shot] | None:
-    """The shots of a source, as it is now; ``None`` if they are not all in the cache."""
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a source.
+
+    Attributes:
+        shots: of the source.
+        failure: why there are none, and how to have it tried again.
+    """
+
+    shots: list[Shot]
+    failure: str | None = None
+
+
+def find_decoded(folder: Path, source: Source, decoding: Decoding) -> Decoded | None:
+    """What became of a source, as it is now; ``None`` if it has not been decoded."""
+    path = folder / f"{decoding.entry(source)}.json"
     try:
-        entry = json.loads((folder / f"{decoding.entry(source)}.json").read_text())
+        entry = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    return [_shot(folder, source.name, row) for row in entry["shots"]]
+    if "failure" in entry:
+        return Decoded([], f"{entry['failure']} (delete {path} to try again)")
+    return Decoded([_shot(folder, source.name, row) for row in entry["shots"]])
 
 
 def loose_shots(folder: Path) -> list[Shot]:
@@ -114,7 +130,7 @@ def loose_shots(folder: Path) -> list[Shot]:
 
 
 def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
-    """Decode a source into the cache.
+    """Decode a source into the cache. That it cannot be decoded is kept there as well.
 
     Returns:
         Why the source cannot be used; ``None`` if it can.
@@ -130,6 +146,7 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
             break
         except (ValueError, cv2.error) as error:  # InputError is a ValueError
             _remove_shots(folder, entry)
+            _write_entry(folder, entry, {"failure": str(error)})
             return str(error)
         path = folder / f"{entry}@{start:06d}.npy"
         partial = path.with_suffix(".partial")
@@ -137,9 +154,7 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
             np.save(file, pixels)
         partial.replace(path)
         rows.append({"file": path.name, "shape": pixels.shape[:3], "mean": _mean(pixels)})
-    partial = folder / f"{entry}.partial"
-    partial.write_text(json.dumps({"shots": rows}, indent=1))
-    partial.replace(folder / f"{entry}.json")
+    _write_entry(folder, entry, {"shots": rows})
     return None
 
 
@@ -166,6 +181,7 @@ def decode_all(
             try:
                 yield source, pool.submit(decode, folder, source, decoding).result()
             except BrokenProcessPool:
+                # Not kept: it may be the memory that ran out.
                 _remove_shots(folder, decoding.entry(source))
                 yield source, "its decoder crashed"
 
@@ -257,6 +273,12 @@ def _small(frame: Pixels, decoding: Decoding) -> Pixels:
 def _mean(pixels: Pixels) -> tuple[float, float, float]:
     red, green, blue = pixels[::8, ::8, ::8].reshape(-1, 3).mean(0, dtype=np.float64).tolist()
     return red, green, blue
+
+
+def _write_entry(folder: Path, entry: str, content: dict[str, Any]) -> None:
+    partial = folder / f"{entry}.partial"
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(folder / f"{entry}.json")
 
 
 def _shot(folder: Path, source: str, row: dict[str, Any]) -> Shot:

@@ -23,7 +23,7 @@ from vinpaint.training.cache import (
     Decoding,
     Shot,
     decode_all,
-    find_shots,
+    find_decoded,
     loose_shots,
     only_writer,
 )
@@ -125,8 +125,9 @@ def prepare_data(
 ) -> Prepared:
     """Decode all footage into the cache, once: what is there and has not changed is not read again.
 
-    A run that was stopped goes on where it was. Footage and masks (``config.holes.masks``) that
-    cannot be used are skipped, with one warning each that names them.
+    That goes for footage that could not be decoded too. A run that was stopped goes on where it
+    was. Footage and masks (``config.holes.masks``) that cannot be used are skipped, with one
+    warning each that names them.
 
     Args:
         config: where the footage is and how it is decoded.
@@ -143,7 +144,13 @@ def prepare_data(
     decoding = config.decoding()
     folder = decoding.folder(config.cache)
     with only_writer(folder):
-        missing = [source for source in sources if find_shots(folder, source, decoding) is None]
+        missing = []
+        for source in sources:
+            known = find_decoded(folder, source, decoding)
+            if known is None:
+                missing.append(source)
+            elif known.failure is not None:
+                skipped[source.path] = known.failure
         done = len(sources) - len(missing)
         decoded = 0
         for source, reason in decode_all(folder, missing, decoding, config.decoders):
@@ -265,7 +272,8 @@ def _all_shots(config: DataConfig) -> list[Shot]:
 
 
 def _found(folder: Path, sources: list[Source], decoding: Decoding) -> list[Shot]:
-    return [shot for source in sources for shot in find_shots(folder, source, decoding) or ()]
+    known = (find_decoded(folder, source, decoding) for source in sources)
+    return [shot for decoded in known if decoded is not None for shot in decoded.shots]
 
 
 def _existing(cache: str) -> Path:
