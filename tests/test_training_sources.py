@@ -85,6 +85,7 @@ def test_clips_of_one_name_stay_apart(tmp_path: Path) -> None:
         _clip(tmp_path / folder / "clip", seed=number)
     prepared = prepare_data(_config(tmp_path, tmp_path / "a", tmp_path / "b"))
     first, second = (np.load(path) for path in sorted(prepared.folder.glob("*.npy")))
+    assert prepared.sources == 2
     assert not np.array_equal(first, second)
 
 

@@ -80,7 +80,8 @@ class Decoding:
     def fingerprint(self, source: Source) -> str:
         """Equal as long as decoding ``source`` again would give the same shots."""
         how = asdict(self.camera) if source.kind == "photo" else (source.box, self.box_margin)
-        facts = (FORMAT, source.kind, source.stamp(), self.short_side, self.crop, how)
+        which = (source.kind, source.number, source.stamp())
+        facts = (FORMAT, which, self.short_side, self.crop, how)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def entry(self, source: Source) -> str:

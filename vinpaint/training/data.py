@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,8 @@ class DataConfig:
             ``crop = "boxes"``. Faces are not looked for: the boxes are another program's.
         box_margin: how much larger than its box a square is, as a share of the box's longer side.
         validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which
-            clips, only their names say, so a clip stays where it is when others are added.
+            clips, only their names below their folder say, so a clip stays where it is when others
+            or other folders are added. If that would be all clips, none is kept.
         decoders: processes that decode; ``None``: one a core.
         augment: what is done to a window at random; not in validation.
         holes: which holes are cut.
@@ -139,7 +141,8 @@ def prepare_data(
     masks = _check_masks(config.holes)
     if not config.folders and not config.photos:
         shots = loose_shots(_existing(config.cache))
-        return _prepared(Path(config.cache), shots, decoded=0, skipped=masks)
+        clips = len({shot.source for shot in shots})
+        return _prepared(Path(config.cache), clips, shots, decoded=0, skipped=masks)
     sources, skipped = _sources(config)
     decoding = config.decoding()
     folder = decoding.folder(config.cache)
@@ -163,12 +166,11 @@ def prepare_data(
                 progress(done, len(sources))
     found = _found(folder, sources, decoding)
     if skipped:
-        total = len(skipped) + len({shot.source for shot in found})
-        message = _unusable(f"{len(skipped)} of {total} clips", skipped)
+        message = _unusable(f"{len(skipped)} of {len(skipped) + len(found)} clips", skipped)
         if not found:
             raise InputError(message)
         warnings.warn(message, InputWarning, stacklevel=2)
-    return _prepared(folder, found, decoded, masks | skipped)
+    return _prepared(folder, len(found), [*chain(*found)], decoded, masks | skipped)
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -252,7 +254,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def is_validation(source: str, config: DataConfig) -> bool:
-    """Whether a clip is kept for validation; its name alone decides."""
+    """Whether a clip is kept for validation; its name below its folder alone decides."""
     number = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big")
     return number / 2**64 < config.validation_share
 
@@ -268,12 +270,13 @@ def _all_shots(config: DataConfig) -> list[Shot]:
     if not config.folders and not config.photos:
         return loose_shots(_existing(config.cache))
     decoding = config.decoding()
-    return _found(decoding.folder(config.cache), _sources(config)[0], decoding)
+    return [*chain(*_found(decoding.folder(config.cache), _sources(config)[0], decoding))]
 
 
-def _found(folder: Path, sources: list[Source], decoding: Decoding) -> list[Shot]:
+def _found(folder: Path, sources: list[Source], decoding: Decoding) -> list[list[Shot]]:
+    """The shots of every source that has some."""
     known = (find_decoded(folder, source, decoding) for source in sources)
-    return [shot for decoded in known if decoded is not None for shot in decoded.shots]
+    return [decoded.shots for decoded in known if decoded is not None and decoded.shots]
 
 
 def _existing(cache: str) -> Path:
@@ -309,6 +312,7 @@ def _unusable(which: str, skipped: dict[Path, str]) -> str:
     return f"{which} cannot be used: {named}{more}"
 
 
-def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
-    sources = len({shot.source for shot in shots})
+def _prepared(
+    folder: Path, sources: int, shots: list[Shot], decoded: int, skipped: dict[Path, str]
+) -> Prepared:
     return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)

@@ -35,16 +35,20 @@ class Source:
     """One clip to be: a video file, a folder of frames, or a photograph.
 
     Attributes:
-        name: unique among the sources of a run, stable when others are added; names its files in
-            the cache.
+        name: where it lies below its folder, whatever else there is and wherever that folder is.
+            It names its files in the cache and says on which side of the split it is, so sources
+            of one name in several folders are on the same side.
         path: the file or folder.
         kind: ``"clip"`` is decoded, ``"photo"`` is filmed by the synthetic camera.
+        number: 1, for the second source of the same name 2, and so on, in the order of the folders;
+            keeps them apart in the cache.
         box: what to cut out, of ``crop = "boxes"``.
     """
 
     name: str
     path: Path
     kind: Literal["clip", "photo"]
+    number: int = 1
     box: Box | None = None
 
     def stamp(self) -> str:
@@ -93,12 +97,12 @@ def find_sources(
                 f"photos: {folder} holds no pictures; expected {', '.join(EXTENSIONS)} files"
             )
         found += [(_name(path, folder), path, "photo") for path in pictures]
-    taken = Counter(name for name, _, _ in found)
-    sources = [
-        Source(name if taken[name] == 1 else f"{name}-{_digest(path)}", path, kind)
-        for name, path, kind in found
-    ]
-    return sorted(sources, key=lambda source: source.name), unreadable
+    taken: Counter[str] = Counter()
+    sources = []
+    for name, path, kind in found:
+        taken[name] += 1
+        sources.append(Source(name, path, kind, taken[name]))
+    return sorted(sources, key=lambda source: (source.name, source.number)), unreadable
 
 
 def read_boxes(path: str | Path) -> dict[str, Box]:
@@ -165,7 +169,3 @@ def _is_picture(path: Path) -> bool:
 def _name(path: Path, folder: Path) -> str:
     name = "_".join(path.relative_to(folder).parts) or folder.resolve().name
     return name.replace("@", "_")  # in the cache, "@" ends the name
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
