@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from vinpaint.errors import InputError
-from vinpaint.video.images import EXTENSIONS, list_pictures
+from vinpaint.video.images import EXTENSIONS
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
 
@@ -53,9 +53,14 @@ class Source:
 
     def stamp(self) -> str:
         """Changes when the footage does: names, sizes and times of its files."""
-        files = list_pictures(self.path, "") if self.path.is_dir() else [self.path]
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(repr(stats).encode()).hexdigest()
+        if self.path.is_dir():  # not by way of Path: data sets have 100000s of frames
+            with os.scandir(self.path) as files:
+                frames = [f for f in files if f.name.lower().endswith(EXTENSIONS) and f.is_file()]
+            stats = [(frame.name, frame.stat()) for frame in frames]
+        else:
+            stats = [(self.path.name, self.path.stat())]
+        facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def find_sources(
