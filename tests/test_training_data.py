@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media import scene, write_folder
+from media import scene, write_folder, write_image
 from torch.utils.data import DataLoader
 
-from vinpaint.errors import InputError
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.training import augment
 from vinpaint.training.augment import AugmentConfig, random_window
 from vinpaint.training.data import ClipDataset, DataConfig, is_validation, prepare_data
@@ -180,14 +180,49 @@ def test_colours_of_a_window_change_by_curves_within_their_range() -> None:
     assert (_window(shot, steady)[:, 0, 0, 0] == (64, 128, 255)).all()
 
 
-def test_a_clip_stays_on_its_side_when_others_are_added() -> None:
+def test_names_decide_which_clips_are_held_out() -> None:
     config = DataConfig(cache="")
     names = [f"clip{i}.mp4" for i in range(600)]
     held_out = [is_validation(name, config) for name in names]
     assert 70 < sum(held_out) < 130  # 1 in 6
-    assert held_out == [is_validation(name, config) for name in names]
     half = replace(config, validation_share=0.5)
     assert all(is_validation(n, half) for n, held in zip(names, held_out, strict=True) if held)
+
+
+def test_a_clip_stays_on_its_side_when_others_are_added(tmp_path: Path) -> None:
+    def footage(folder: str, names: range, seed: int) -> str:
+        for i in names:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_folder(tmp_path / folder / f"clip{i}", [scene(t, 24, 20, seed) for t in range(4)])
+        return str(tmp_path / folder)
+
+    def prepared(*folders: str) -> tuple[int, list[dict[Path, str]]]:
+        """Clips decoded, and for both sides of the split the name of every shot."""
+        config = DataConfig(
+            cache=str(tmp_path / "cache"),
+            folders=folders,
+            short_side=20,
+            validation_share=0.4,
+            decoders=1,
+        )
+        decoded = prepare_data(config).decoded
+        sides = [_dataset(config, split=split).shots for split in ("train", "validation")]
+        return decoded, [{shot.path: shot.source for shot in side} for side in sides]
+
+    a = footage("a", range(6), seed=0)
+    decoded, before = prepared(a)
+    assert decoded == 6
+    assert all(before)
+    b = footage("b", range(4, 8), seed=1)
+    footage("a", range(8, 10), seed=0)
+    decoded, after = prepared(a, b)
+    assert decoded == 2 + 4  # none again
+    for old, new in zip(before, after, strict=True):
+        assert old.items() <= new.items()
+    assert sum(map(len, after)) == 8 + 4
+    assert not {*after[0].values()} & {*after[1].values()}
+    Path(a).rename(tmp_path / "moved")
+    assert prepared(str(tmp_path / "moved"), b) == (0, after)
 
 
 def test_training_and_validation_share_no_clip(tmp_path: Path) -> None:
@@ -270,3 +305,22 @@ def test_holes_are_those_of_the_options(config: DataConfig) -> None:
     for index in range(8):
         mask = _dataset(boxes)[index][1]
         assert mask.sum() == FRAMES * 4 * 4
+
+
+def test_a_black_mask_is_named_before_the_run_and_does_not_end_it(
+    config: DataConfig, tmp_path: Path
+) -> None:
+    black, masks = tmp_path / "black", tmp_path / "masks"
+    for folder in (black, masks):
+        folder.mkdir()
+        write_image(folder / "black.png", np.zeros((9, 9), np.uint8))
+    config = replace(config, holes=HoleConfig(shares={"mask": 1}, masks=str(black)))
+    with pytest.raises(InputError, match=r"none of 1 masks can be used: .*black\.png"):
+        prepare_data(config)
+    write_image(masks / "object.png", np.full((9, 9), 255, np.uint8))
+    config = replace(config, holes=HoleConfig(shares={"mask": 1}, masks=str(masks)))
+    with pytest.warns(InputWarning, match=r"1 of the masks cannot be used: .*black\.png"):
+        prepared = prepare_data(config)
+    assert [*prepared.skipped] == [masks / "black.png"]
+    data = _dataset(config)
+    assert all(data[index][1].any() for index in data.indices)

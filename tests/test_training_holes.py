@@ -14,6 +14,7 @@ from vinpaint.errors import InputError
 from vinpaint.training.holes import (
     KINDS,
     HoleConfig,
+    check_masks,
     free_form,
     moving_box,
     moving_object,
@@ -62,6 +63,20 @@ def test_random_holes_keep_the_bounds_of_their_area(kind: str, tmp_path: Path) -
     assert np.min(areas) >= 0.02
     assert np.max(areas) <= 0.2
     assert len(np.unique(np.mean(areas, axis=1))) > 3  # not the box that is the last resort
+
+
+def test_thin_strokes_stay_thin_or_are_drawn_again() -> None:
+    shares, thin = {"free_form": 1}, (0.03, 0.03)
+    for seed in range(200):
+        hole = random_hole(
+            np.random.default_rng(seed),
+            24,
+            64,
+            64,
+            HoleConfig(shares=shares, stroke=thin, area=(0.0002, 0.2)),
+        )
+        assert hole.any(axis=(1, 2)).all()
+        assert hole.mean() < 0.1  # strokes, not the paper's box
 
 
 def test_shares_say_how_often_a_kind_is_drawn() -> None:
@@ -134,8 +149,24 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
             HoleConfig(**options)
 
 
-def test_a_mask_without_an_object_is_named(tmp_path: Path) -> None:
+def test_masks_that_cannot_be_used_are_named_and_passed_over(tmp_path: Path) -> None:
+    black, broken = tmp_path / "black.png", tmp_path / "broken.png"
+    write_image(black, np.zeros((9, 9), np.uint8))
+    broken.write_bytes(b"no picture")
+    write_image(tmp_path / "object.png", np.full((9, 9), 255, np.uint8))
+    unusable = check_masks(str(tmp_path))
+    assert set(unusable) == {black, broken}
+    assert "black.png shows no object" in unusable[black]
+    assert "broken.png cannot be read" in unusable[broken]
+    config = HoleConfig(shares={"mask": 1}, masks=str(tmp_path))
+    for hole in _holes(real_mask, config=config):
+        assert hole.any()
+
+
+def test_a_folder_without_a_usable_mask_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "black.png", np.zeros((9, 9), np.uint8))
     config = HoleConfig(shares={"mask": 1}, masks=str(tmp_path))
+    with pytest.raises(InputError, match=r"none of 1 masks can be used: .*black\.png shows no obj"):
+        check_masks(str(tmp_path))
     with pytest.raises(InputError, match=r"black\.png shows no object"):
         random_hole(np.random.default_rng(0), 4, 40, 40, config)

@@ -15,7 +15,7 @@ from media import scene, truncate, write_folder, write_image, write_video
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.training import cache
 from vinpaint.training.camera import CameraConfig, Move, film, random_move, render
-from vinpaint.training.data import DataConfig, prepare_data
+from vinpaint.training.data import ClipDataset, DataConfig, prepare_data
 from vinpaint.training.sources import find_sources, read_boxes
 
 
@@ -34,6 +34,12 @@ def _config(tmp_path: Path, *folders: Path, **options) -> DataConfig:
             **options,
         }
     )
+
+
+def _start(path: Path) -> str:
+    """Clip and first frame of a file in the cache, without its fingerprint."""
+    name, _, start = path.name.split("@")
+    return f"{name}@{start}"
 
 
 def _names(*folders: Path) -> list[str]:
@@ -67,11 +73,19 @@ def test_the_layouts_of_davis_and_youtube_vos(tmp_path: Path) -> None:
     assert _names(youtube / "train") == ["JPEGImages_00f88c4f0a"]
 
 
+def test_masks_beside_their_clip_are_no_footage(tmp_path: Path) -> None:
+    for name in ("boat/frames", "boat/masks", "car/masks", "films/masks"):
+        _clip(tmp_path / name)
+    write_video(tmp_path / "car" / "car.mp4", frames=6)
+    assert _names(tmp_path) == ["boat_frames", "car_car.mp4", "films_masks"]
+
+
 def test_clips_of_one_name_stay_apart(tmp_path: Path) -> None:
     for number, folder in enumerate(("a", "b")):
         _clip(tmp_path / folder / "clip", seed=number)
     prepared = prepare_data(_config(tmp_path, tmp_path / "a", tmp_path / "b"))
     first, second = (np.load(path) for path in sorted(prepared.folder.glob("*.npy")))
+    assert prepared.sources == 2
     assert not np.array_equal(first, second)
 
 
@@ -81,7 +95,7 @@ def test_shots_end_at_cuts_and_keep_their_pixels(tmp_path: Path) -> None:
     write_folder(tmp_path / "footage" / "cut", pictures)
     prepared = prepare_data(_config(tmp_path, tmp_path / "footage"))
     paths = sorted(prepared.folder.glob("*.npy"))
-    assert [path.name for path in paths] == ["cut@000000.npy", "cut@000020.npy"]
+    assert [*map(_start, paths)] == ["cut@000000.npy", "cut@000020.npy"]
     assert np.array_equal(np.concatenate([np.load(path) for path in paths]), pictures)
 
 
@@ -118,10 +132,12 @@ def test_the_central_square_and_the_square_around_a_box(tmp_path: Path) -> None:
         box_margin=0.6,
         short_side=16,
     )
-    (path,) = prepare_data(config).folder.glob("*.npy")
+    folder = prepare_data(config).folder
+    (path,) = folder.glob("*.npy")
     assert np.array_equal(np.load(path), whole[:, :16, 31:47])
     boxes.write_text("clip,x,y,width,height\nface,60,2,16,16\n")  # beyond the picture: moved inside
     assert prepare_data(replace(config, box_margin=0)).decoded == 1
+    (path,) = {*folder.glob("*.npy")} - {path}
     assert np.array_equal(np.load(path), whole[:, 2:18, 32:])
 
 
@@ -151,8 +167,11 @@ def test_what_has_not_changed_is_not_decoded_again(tmp_path: Path) -> None:
     assert seen == [(1, 2), (2, 2)]
     assert prepare_data(config).decoded == 0
     write_image(clip / "frame3.png", np.zeros((32, 48, 3), np.uint8))
+    folder = config.decoding().folder(config.cache)
+    before = {*folder.glob("*.npy")}
     assert prepare_data(config).decoded == 1
-    path = prepare_data(config).folder / "clip@000000.npy"
+    (path,) = {*folder.glob("*.npy")} - before
+    assert _start(path) == "clip@000000.npy"
     assert np.load(path)[2].max() == 0
     stat = (other / "frame1.png").stat()
     os.utime(other / "frame1.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
@@ -162,6 +181,26 @@ def test_what_has_not_changed_is_not_decoded_again(tmp_path: Path) -> None:
     assert prepare_data(config).decoded == 0  # the larger shots are still there
     (other / "frame6.png").unlink()
     assert prepare_data(config).frames == 11
+
+
+def test_runs_that_share_a_cache_get_their_own_footage(tmp_path: Path) -> None:
+    configs = []
+    for seed, name in enumerate(("one", "two")):
+        _clip(tmp_path / name / "x", seed=seed)
+        configs.append(_config(tmp_path, tmp_path / name, validation_share=0))
+    assert [prepare_data(config).decoded for config in (*configs, *configs)] == [1, 1, 0, 0]
+    for seed, config in enumerate(configs):
+        (shot,) = ClipDataset(config, frames=4, size=16, stop=1).shots
+        assert shot.source == "x"
+        assert np.array_equal(np.load(shot.path)[0], scene(0, 48, 32, seed=seed))
+
+
+def test_shots_of_a_cache_can_be_trained_on_without_their_footage(tmp_path: Path) -> None:
+    _clip(tmp_path / "footage" / "clip")
+    prepared = prepare_data(_config(tmp_path, tmp_path / "footage"))
+    loose = DataConfig(cache=str(prepared.folder))
+    (shot,) = ClipDataset(loose, frames=4, size=16, stop=1).shots
+    assert shot.source == "clip"
 
 
 def test_a_stopped_run_goes_on_and_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
@@ -185,14 +224,16 @@ def test_a_stopped_run_goes_on_and_leaves_nothing_behind(tmp_path: Path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             prepare_data(config)
     folder = config.decoding().folder(config.cache)
+    a, b = (config.decoding().entry(source) for source in find_sources([str(footage)], [])[0])
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "a.json", "a@000000.npy", "b@000000.npy", "b@000020.partial",
+        ".lock", f"{a}.json", f"{a}@000000.npy", f"{b}@000000.npy", f"{b}@000020.partial",
     }  # fmt: skip
-    (folder / "b@000007.npy").write_bytes(b"of cuts that are no more")
+    (folder / f"{b}@000007.npy").write_bytes(b"of cuts that are no more")
     prepared = prepare_data(config)
     assert (prepared.decoded, prepared.shots, prepared.frames) == (1, 3, 46)
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "a.json", "a@000000.npy", "b.json", "b@000000.npy", "b@000020.npy",
+        ".lock", f"{a}.json", f"{a}@000000.npy",
+        f"{b}.json", f"{b}@000000.npy", f"{b}@000020.npy",
     }  # fmt: skip
 
 
@@ -219,6 +260,33 @@ def test_damaged_files_are_skipped_and_named_once(tmp_path: Path) -> None:
     good.unlink()
     with pytest.raises(InputError, match="4 of 4 clips cannot be used"):
         prepare_data(config)
+
+
+def test_a_damaged_file_is_tried_again_when_it_changes(tmp_path: Path, monkeypatch) -> None:
+    footage = tmp_path / "footage"
+    _clip(footage / "good")
+    bad = footage / "bad.mp4"
+    bad.write_bytes(b"no video")
+    config, tried = _config(tmp_path, footage), []
+    decode = cache.decode
+    monkeypatch.setattr(
+        cache, "decode", lambda *args: (tried.append(args[1].name), decode(*args))[1]
+    )
+    reasons = []
+    for _ in range(2):
+        with pytest.warns(InputWarning, match=r"1 of 2 clips cannot be used: .*bad\.mp4"):
+            reasons.append(prepare_data(config).skipped[bad])
+    assert tried == ["bad.mp4", "good"]
+    assert reasons[1].startswith(reasons[0])
+    (entry,) = config.decoding().folder(config.cache).glob("bad.mp4@*.json")
+    assert f"delete {entry} to try again" in reasons[1]
+    entry.unlink()
+    with pytest.warns(InputWarning):
+        prepare_data(config)
+    assert tried[2:] == ["bad.mp4"]
+    write_video(bad, frames=6)
+    assert prepare_data(config).skipped == {}
+    assert tried[3:] == ["bad.mp4"]
 
 
 def test_several_processes_decode_the_same(tmp_path: Path) -> None:
@@ -271,16 +339,15 @@ def test_photographs_become_clips(tmp_path: Path) -> None:
     )
     with pytest.warns(InputWarning, match=r"tiny\.png has 24 x 20 pixels; expected at least 43"):
         prepared = prepare_data(config)
-    shapes = {path.name: np.load(path).shape for path in prepared.folder.glob("*.npy")}
+    shots = {_start(path): np.load(path) for path in prepared.folder.glob("*.npy")}
+    shapes = {name: shot.shape for name, shot in shots.items()}
     assert shapes == {
         "holiday_sea.png@000000.npy": (5, 32, 43, 3),
         "holiday_sea.png@000005.npy": (5, 32, 43, 3),
         "holiday_tower.jpg@000000.npy": (5, 43, 32, 3),
         "holiday_tower.jpg@000005.npy": (5, 43, 32, 3),
     }
-    first, second = (
-        np.load(prepared.folder / f"holiday_sea.png@{start:06d}.npy") for start in (0, 5)
-    )
+    first, second = (shots[f"holiday_sea.png@{start:06d}.npy"] for start in (0, 5))
     assert not np.array_equal(first, second)
     (photos / "tiny.png").unlink()
     assert prepare_data(config).decoded == 0

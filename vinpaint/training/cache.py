@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shots decoded once: cut, cropped and made small, one memory-mappable ``.npy`` file each.
 
-A cache folder holds, for every source, ``NAME@START.npy`` a shot and, written last, ``NAME.json``
-that lists them. Shots without the list are what a killed run left; they are not used and are
-written anew.
+A cache folder holds, for every source, ``NAME@FINGERPRINT@START.npy`` a shot and, written last,
+``NAME@FINGERPRINT.json`` that lists them, or says why there are none. Shots without the list are what a killed run left; they
+are not used and are written anew. Runs with other footage or options have other fingerprints, so
+they can share a cache. For the same reason nothing removes the shots of footage that has changed
+since: delete the cache to be rid of them.
 """
 
 from __future__ import annotations
@@ -78,14 +80,38 @@ class Decoding:
     def fingerprint(self, source: Source) -> str:
         """Equal as long as decoding ``source`` again would give the same shots."""
         how = asdict(self.camera) if source.kind == "photo" else (source.box, self.box_margin)
-        facts = (FORMAT, source.kind, source.stamp(), self.short_side, self.crop, how)
+        which = (source.kind, source.number, source.stamp())
+        facts = (FORMAT, which, self.short_side, self.crop, how)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def entry(self, source: Source) -> str:
+        """What the names of all files of ``source``, as it is now, begin with in the cache."""
+        return f"{source.name}@{self.fingerprint(source)[:12]}"
 
-def find_shots(folder: Path, source: Source) -> list[Shot] | None:
-    """The shots of a source as its list has them; ``None`` if there is no whole list."""
-    entry = _read_entry(folder, source.name)
-    return None if entry is None else [_shot(folder, source.name, row) for row in entry["shots"]]
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a source.
+
+    Attributes:
+        shots: of the source.
+        failure: why there are none, and how to have it tried again.
+    """
+
+    shots: list[Shot]
+    failure: str | None = None
+
+
+def find_decoded(folder: Path, source: Source, decoding: Decoding) -> Decoded | None:
+    """What became of a source, as it is now; ``None`` if it has not been decoded."""
+    path = folder / f"{decoding.entry(source)}.json"
+    try:
+        entry = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    if "failure" in entry:
+        return Decoded([], f"{entry['failure']} (delete {path} to try again)")
+    return Decoded([_shot(folder, source.name, row) for row in entry["shots"]])
 
 
 def loose_shots(folder: Path) -> list[Shot]:
@@ -98,27 +124,20 @@ def loose_shots(folder: Path) -> list[Shot]:
                 f"cache: {path} is no shot; expected (F, H, W, 3) uint8, "
                 f"got {pixels.shape} {pixels.dtype}"
             )
-        source = path.stem.rpartition("@")[0] or path.stem
+        source = path.stem.partition("@")[0] or path.stem
         frames, height, width = pixels.shape[:3]
         shots.append(Shot(source, path, frames, height, width, _mean(pixels)))
     return shots
 
 
-def is_decoded(folder: Path, source: Source, decoding: Decoding) -> bool:
-    """Whether the shots of this source, as it is now, are all in the cache."""
-    entry = _read_entry(folder, source.name)
-    return entry is not None and entry["fingerprint"] == decoding.fingerprint(source)
-
-
 def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
-    """Decode a source into the cache.
+    """Decode a source into the cache. That it cannot be decoded is kept there as well.
 
     Returns:
         Why the source cannot be used; ``None`` if it can.
     """
-    entry = folder / f"{source.name}.json"
-    entry.unlink(missing_ok=True)
-    _remove_shots(folder, source)
+    entry = decoding.entry(source)
+    _remove_shots(folder, entry)
     rows = []
     shots = _shots(source, decoding)
     while True:
@@ -127,19 +146,16 @@ def decode(folder: Path, source: Source, decoding: Decoding) -> str | None:
         except StopIteration:
             break
         except (ValueError, cv2.error) as error:  # InputError is a ValueError
-            _remove_shots(folder, source)
+            _remove_shots(folder, entry)
+            _write_entry(folder, entry, {"failure": str(error)})
             return str(error)
-        path = folder / f"{source.name}@{start:06d}.npy"
+        path = folder / f"{entry}@{start:06d}.npy"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, pixels)
         partial.replace(path)
         rows.append({"file": path.name, "shape": pixels.shape[:3], "mean": _mean(pixels)})
-    partial = entry.with_suffix(".partial")
-    partial.write_text(
-        json.dumps({"fingerprint": decoding.fingerprint(source), "shots": rows}, indent=1)
-    )
-    partial.replace(entry)
+    _write_entry(folder, entry, {"shots": rows})
     return None
 
 
@@ -166,7 +182,8 @@ def decode_all(
             try:
                 yield source, pool.submit(decode, folder, source, decoding).result()
             except BrokenProcessPool:
-                _remove_shots(folder, source)
+                # Not kept: it may be the memory that ran out.
+                _remove_shots(folder, decoding.entry(source))
                 yield source, "its decoder crashed"
 
 
@@ -259,11 +276,10 @@ def _mean(pixels: Pixels) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _read_entry(folder: Path, name: str) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / f"{name}.json").read_text())
-    except FileNotFoundError:
-        return None
+def _write_entry(folder: Path, entry: str, content: dict[str, Any]) -> None:
+    partial = folder / f"{entry}.partial"
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(folder / f"{entry}.json")
 
 
 def _shot(folder: Path, source: str, row: dict[str, Any]) -> Shot:
@@ -272,7 +288,7 @@ def _shot(folder: Path, source: str, row: dict[str, Any]) -> Shot:
     return Shot(source, folder / row["file"], frames, height, width, (red, green, blue))
 
 
-def _remove_shots(folder: Path, source: Source) -> None:
+def _remove_shots(folder: Path, entry: str) -> None:
     for suffix in ("npy", "partial"):
-        for path in folder.glob(f"{glob.escape(source.name)}@*.{suffix}"):
+        for path in folder.glob(f"{glob.escape(entry)}@*.{suffix}"):
             path.unlink()

@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,17 +24,16 @@ from vinpaint.training.cache import (
     Decoding,
     Shot,
     decode_all,
-    find_shots,
-    is_decoded,
+    find_decoded,
     loose_shots,
     only_writer,
 )
 from vinpaint.training.camera import CameraConfig
-from vinpaint.training.holes import HoleConfig, random_hole
+from vinpaint.training.holes import HoleConfig, check_masks, random_hole
 from vinpaint.training.sources import Source, find_sources, read_boxes
 
 NAMED = 5
-"""Unusable files that the warning names; the result names all."""
+"""Unusable files that a warning names; the result names all."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class DataConfig:
             ``crop = "boxes"``. Faces are not looked for: the boxes are another program's.
         box_margin: how much larger than its box a square is, as a share of the box's longer side.
         validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which
-            clips, only their names say, so a clip stays where it is when others are added.
+            clips, only their names below their folder say, so a clip stays where it is when others
+            or other folders are added. If that would be all clips, none is kept.
         decoders: processes that decode; ``None``: one a core.
         augment: what is done to a window at random; not in validation.
         holes: which holes are cut.
@@ -126,24 +127,33 @@ def prepare_data(
 ) -> Prepared:
     """Decode all footage into the cache, once: what is there and has not changed is not read again.
 
-    A run that was stopped goes on where it was. Footage that cannot be read is skipped, with one
-    warning that names it.
+    That goes for footage that could not be decoded too. A run that was stopped goes on where it
+    was. Footage and masks (``config.holes.masks``) that cannot be used are skipped, with one
+    warning each that names them.
 
     Args:
         config: where the footage is and how it is decoded.
         progress: called with sources done and sources in all.
 
     Raises:
-        InputError: a folder is missing or empty, or none of the footage can be read.
+        InputError: a folder is missing or empty, or none of the footage or the masks can be used.
     """
+    masks = _check_masks(config.holes)
     if not config.folders and not config.photos:
         shots = loose_shots(_existing(config.cache))
-        return _prepared(Path(config.cache), shots, decoded=0, skipped={})
+        clips = len({shot.source for shot in shots})
+        return _prepared(Path(config.cache), clips, shots, decoded=0, skipped=masks)
     sources, skipped = _sources(config)
     decoding = config.decoding()
     folder = decoding.folder(config.cache)
     with only_writer(folder):
-        missing = [source for source in sources if not is_decoded(folder, source, decoding)]
+        missing = []
+        for source in sources:
+            known = find_decoded(folder, source, decoding)
+            if known is None:
+                missing.append(source)
+            elif known.failure is not None:
+                skipped[source.path] = known.failure
         done = len(sources) - len(missing)
         decoded = 0
         for source, reason in decode_all(folder, missing, decoding, config.decoders):
@@ -154,16 +164,13 @@ def prepare_data(
                 skipped[source.path] = reason
             if progress is not None:
                 progress(done, len(sources))
-    found = [shot for source in sources for shot in find_shots(folder, source) or ()]
+    found = _found(folder, sources, decoding)
     if skipped:
-        named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
-        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        total = len(skipped) + len({shot.source for shot in found})
-        message = f"{len(skipped)} of {total} clips cannot be used: {named}{more}"
+        message = _unusable(f"{len(skipped)} of {len(skipped) + len(found)} clips", skipped)
         if not found:
             raise InputError(message)
         warnings.warn(message, InputWarning, stacklevel=2)
-    return _prepared(folder, found, decoded, skipped)
+    return _prepared(folder, len(found), [*chain(*found)], decoded, masks | skipped)
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -247,7 +254,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def is_validation(source: str, config: DataConfig) -> bool:
-    """Whether a clip is kept for validation; its name alone decides."""
+    """Whether a clip is kept for validation; its name below its folder alone decides."""
     number = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big")
     return number / 2**64 < config.validation_share
 
@@ -262,8 +269,14 @@ def _held_out(shots: list[Shot], config: DataConfig) -> set[str]:
 def _all_shots(config: DataConfig) -> list[Shot]:
     if not config.folders and not config.photos:
         return loose_shots(_existing(config.cache))
-    folder = config.decoding().folder(config.cache)
-    return [shot for source in _sources(config)[0] for shot in find_shots(folder, source) or ()]
+    decoding = config.decoding()
+    return [*chain(*_found(decoding.folder(config.cache), _sources(config)[0], decoding))]
+
+
+def _found(folder: Path, sources: list[Source], decoding: Decoding) -> list[list[Shot]]:
+    """The shots of every source that has some."""
+    known = (find_decoded(folder, source, decoding) for source in sources)
+    return [decoded.shots for decoded in known if decoded is not None and decoded.shots]
 
 
 def _existing(cache: str) -> Path:
@@ -280,6 +293,26 @@ def _sources(config: DataConfig) -> tuple[list[Source], dict[Path, str]]:
     return sources, unreadable
 
 
-def _prepared(folder: Path, shots: list[Shot], decoded: int, skipped: dict[Path, str]) -> Prepared:
-    sources = len({shot.source for shot in shots})
+def _check_masks(config: HoleConfig) -> dict[Path, str]:
+    """Masks that cannot be used, said here: a worker that meets one draws another."""
+    if not config.shares.get("mask"):
+        return {}
+    assert config.masks is not None, "checked by HoleConfig"
+    unusable = check_masks(config.masks)
+    if unusable:
+        warnings.warn(
+            _unusable(f"{len(unusable)} of the masks", unusable), InputWarning, stacklevel=3
+        )
+    return unusable
+
+
+def _unusable(which: str, skipped: dict[Path, str]) -> str:
+    named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
+    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return f"{which} cannot be used: {named}{more}"
+
+
+def _prepared(
+    folder: Path, sources: int, shots: list[Shot], decoded: int, skipped: dict[Path, str]
+) -> Prepared:
     return Prepared(folder, sources, decoded, len(shots), sum(s.frames for s in shots), skipped)

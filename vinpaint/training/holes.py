@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +37,8 @@ class HoleConfig:
         object: height of a moving object.
         letter: height of the letters of a text.
         area: least and greatest share of a frame that is hole, in every frame of a clip.
-        masks: folder of pictures of real objects, white or coloured on black, for ``mask``.
+        masks: folder of pictures of real objects, white or coloured on black, for ``mask``. One
+            that cannot be read or shows no object is passed over; :func:`check_masks` names it.
     """
 
     shares: dict[str, float] = field(
@@ -152,9 +154,7 @@ def free_form(
     drift = rng.uniform(-0.25, 0.25, size=(2, 2)) * (height, width)
     path = np.linspace(drift[0], drift[1], frames) + np.array((height / 2, width / 2))
     hole = np.stack([canvas[t : t + height, w : w + width] for t, w in path.round().astype(int)])
-    return (
-        hole.view(bool) if hole.any(axis=(1, 2)).all() else static_box(rng, frames, height, width)
-    )
+    return hole.view(bool)
 
 
 def moving_object(
@@ -214,7 +214,7 @@ def real_mask(
     config = config or DEFAULT
     assert config.masks is not None, "checked by HoleConfig"
     files = _mask_files(config.masks)
-    outline = _outline(files[rng.integers(len(files))])
+    outline = _first_outline(files, int(rng.integers(len(files))))
     scale = smooth_path(rng.uniform(*config.object, 3), frames) * height / outline.shape[0]
     path = _wandering(rng, frames, height, width)
     if rng.random() < 0.5:
@@ -396,6 +396,39 @@ def _scrolling(
     return hole.view(bool)
 
 
+def check_masks(folder: str) -> dict[Path, str]:
+    """The masks of a folder that cannot be used, and why.
+
+    Raises:
+        InputError: none can be used.
+    """
+    files = _mask_files(folder)
+    with ThreadPoolExecutor() as pool:  # pictures are decoded without Python's lock
+        reasons = dict(zip(files, pool.map(_why_unusable, files), strict=True))
+    unusable = {path: reason for path, reason in reasons.items() if reason is not None}
+    if len(unusable) == len(files):
+        raise InputError(f"none of {len(files)} masks can be used: {unusable[files[0]]}")
+    return unusable
+
+
+def _why_unusable(mask: Path) -> str | None:
+    try:
+        _read_outline(mask)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _first_outline(files: list[Path], start: int) -> Drawing:
+    """Of ``files[start]``, or if it cannot be used of the next that can."""
+    for path in files[start:] + files[:start]:
+        try:
+            return _outline(path)
+        except InputError as error:
+            reason = error
+    raise reason
+
+
 @lru_cache(maxsize=4)
 def _mask_files(folder: str) -> list[Path]:
     files = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in EXTENSIONS]
@@ -406,8 +439,7 @@ def _mask_files(folder: str) -> list[Path]:
     return files
 
 
-@lru_cache(maxsize=256)
-def _outline(path: Path) -> Drawing:
+def _read_outline(path: Path) -> Drawing:
     """A mask, cut close: 1 where it is bright or coloured."""
     picture = read_picture(path, "holes.masks")
     inside = (picture if picture.ndim == 2 else picture[..., :3].max(axis=2)) >= 128
@@ -416,3 +448,6 @@ def _outline(path: Path) -> Drawing:
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     cut = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.ascontiguousarray(cut).view(np.uint8)
+
+
+_outline = lru_cache(maxsize=256)(_read_outline)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from vinpaint.errors import InputError
-from vinpaint.video.images import EXTENSIONS, list_pictures
+from vinpaint.video.images import EXTENSIONS
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
 
@@ -35,23 +35,32 @@ class Source:
     """One clip to be: a video file, a folder of frames, or a photograph.
 
     Attributes:
-        name: unique among the sources of a run, stable when others are added; names its files in
-            the cache.
+        name: where it lies below its folder, whatever else there is and wherever that folder is.
+            It names its files in the cache and says on which side of the split it is, so sources
+            of one name in several folders are on the same side.
         path: the file or folder.
         kind: ``"clip"`` is decoded, ``"photo"`` is filmed by the synthetic camera.
+        number: 1, for the second source of the same name 2, and so on, in the order of the folders;
+            keeps them apart in the cache.
         box: what to cut out, of ``crop = "boxes"``.
     """
 
     name: str
     path: Path
     kind: Literal["clip", "photo"]
+    number: int = 1
     box: Box | None = None
 
     def stamp(self) -> str:
         """Changes when the footage does: names, sizes and times of its files."""
-        files = list_pictures(self.path, "") if self.path.is_dir() else [self.path]
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(repr(stats).encode()).hexdigest()
+        if self.path.is_dir():  # not by way of Path: data sets have 100000s of frames
+            with os.scandir(self.path) as files:
+                frames = [f for f in files if f.name.lower().endswith(EXTENSIONS) and f.is_file()]
+            stats = [(frame.name, frame.stat()) for frame in frames]
+        else:
+            stats = [(self.path.name, self.path.stat())]
+        facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def find_sources(
@@ -60,7 +69,8 @@ def find_sources(
     """Everything to train on below ``folders`` (clips) and ``photos`` (pictures, one by one).
 
     Below a folder in the layout of YouTube-VOS that is ``train/JPEGImages``, in the layout of DAVIS
-    ``JPEGImages/480p``; otherwise videos and folders of frames at any depth.
+    ``JPEGImages/480p``; otherwise videos and folders of frames at any depth. A folder ``masks``
+    beside a folder ``frames`` or a video is left out: it is what clips are evaluated with.
 
     Returns:
         The sources in order of their names, and footage that cannot be read, with the reason.
@@ -92,12 +102,12 @@ def find_sources(
                 f"photos: {folder} holds no pictures; expected {', '.join(EXTENSIONS)} files"
             )
         found += [(_name(path, folder), path, "photo") for path in pictures]
-    taken = Counter(name for name, _, _ in found)
-    sources = [
-        Source(name if taken[name] == 1 else f"{name}-{_digest(path)}", path, kind)
-        for name, path, kind in found
-    ]
-    return sorted(sources, key=lambda source: source.name), unreadable
+    taken: Counter[str] = Counter()
+    sources = []
+    for name, path, kind in found:
+        taken[name] += 1
+        sources.append(Source(name, path, kind, taken[name]))
+    return sorted(sources, key=lambda source: (source.name, source.number)), unreadable
 
 
 def read_boxes(path: str | Path) -> dict[str, Box]:
@@ -146,13 +156,15 @@ def _footage_root(folder: Path) -> Path:
 
 
 def _clips(root: Path) -> Iterator[Path]:
-    """Videos and folders with two or more pictures, at any depth."""
+    """Videos and folders with two or more pictures, at any depth, that are no masks."""
     for parent, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in NO_FOOTAGE and name[0] != ".")
         shown = [Path(parent, name) for name in sorted(files) if name[0] != "."]
+        videos = [p for p in shown if p.suffix.lower() in VIDEO_SUFFIXES | UNREADABLE.keys()]
+        masks = NO_FOOTAGE | ({"masks"} if videos or "frames" in folders else set())
+        folders[:] = sorted(name for name in folders if name not in masks and name[0] != ".")
         if sum(map(_is_picture, shown)) > 1:
             yield Path(parent)
-        yield from (p for p in shown if p.suffix.lower() in VIDEO_SUFFIXES | UNREADABLE.keys())
+        yield from videos
 
 
 def _is_picture(path: Path) -> bool:
@@ -162,7 +174,3 @@ def _is_picture(path: Path) -> bool:
 def _name(path: Path, folder: Path) -> str:
     name = "_".join(path.relative_to(folder).parts) or folder.resolve().name
     return name.replace("@", "_")  # in the cache, "@" ends the name
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
