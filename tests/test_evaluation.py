@@ -239,6 +239,15 @@ def test_a_process_that_dies_is_a_failure_and_is_started_again(clips: Path, tmp_
     assert [f.reason for f in results.failures] == 2 * ["its process ended with code 3"]
 
 
+def test_a_method_that_cannot_be_sent_to_a_process_is_a_failure(
+    clips: Path, tmp_path: Path
+) -> None:
+    local = Method("local", lambda: None)
+    results = score(clips / "a", [local], output=tmp_path / "out", isolate=True)
+    assert len(results.failures) == 2
+    assert all("local object" in failure.reason for failure in results.failures)
+
+
 def test_scores_whose_package_is_missing_are_left_out(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

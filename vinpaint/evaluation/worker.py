@@ -52,7 +52,10 @@ class Worker:
         self._pipe: Connection | None = None
 
     def __call__(self, frames: Frames, hole: Hole) -> Filled:
-        """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies."""
+        """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies.
+
+        A method that cannot be pickled cannot be sent to a process of its own; what pickle says of it is raised.
+        """
         if not self.isolate:
             self._fill, filled = _run(self.method, self._fill, frames, hole)
             return filled
@@ -84,10 +87,16 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self.method, far), daemon=True)
-        self._process.start()
-        far.close()
+        near, far = context.Pipe()
+        process = context.Process(target=_serve, args=(self.method, far), daemon=True)
+        try:
+            process.start()  # pickles the method, which may fail
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        self._process, self._pipe = process, near
 
 
 def _serve(method: Method, pipe: Connection) -> None:
