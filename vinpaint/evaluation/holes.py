@@ -16,6 +16,7 @@ from vinpaint.evaluation.data import Clip, Hole, load_objects, read_mask
 from vinpaint.video.images import list_pictures, write_png
 from vinpaint.video.masks import dilated
 
+# The shapes below are frozen, whatever training draws: scores stay comparable from version to version.
 HOLES = {
     "box": "a static box with the frame's aspect ratio, at a place drawn from the seed",
     "object": "the moving outline of another clip's object, or a drawn shape where no other clip has one",
