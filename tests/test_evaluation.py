@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -136,10 +137,12 @@ def test_masks_that_were_written_give_the_same_scores(clips: Path, tmp_path: Pat
     assert read.scores == made.scores
     assert score(clips, ["truth"], output=tmp_path / "all", masks=masks).holes == sorted(kinds)
     (masks / "box" / "a" / "00004.png").unlink()
-    with pytest.raises(InputError, match="holds 4 masks, but the clip has 5 frames"):
-        score(clips, ["truth"], output=tmp_path / "short", masks=masks)
-    with pytest.raises(InputError, match="is 48 x 40, but the clip is evaluated at 24 x 20"):
-        score(
+    with pytest.warns(InputWarning, match="holds 4 masks, but the clip has 5 frames"):
+        short = score(clips, ["truth"], output=tmp_path / "short", masks=masks)
+    assert [(f.clip, f.hole, f.method) for f in short.failures] == [("a", "box", "truth")]
+    assert len(short.scores) == 3 * 3 - 1
+    with pytest.warns(InputWarning, match="is 48 x 40, but the clip is evaluated at 24 x 20"):
+        small = score(
             clips,
             ["truth"],
             output=tmp_path / "small",
@@ -147,6 +150,43 @@ def test_masks_that_were_written_give_the_same_scores(clips: Path, tmp_path: Pat
             holes=["object"],
             size=(24, 20),
         )
+    assert len(small.failures) == 3
+    assert (tmp_path / "small" / "results.json").exists()
+
+
+def test_broken_clips_are_told_before_the_first_fill_and_the_others_go_on(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "c.mp4").write_bytes(b"no video")
+    (clips / "d").mkdir()
+    shutil.copytree(clips / "a" / "frames", clips / "d" / "frames")
+    (clips / "d" / "frames" / "frame4.png").write_bytes(b"no picture")
+    calls: list[int] = []
+    told: list[tuple[int, int, int]] = []
+    progress = lambda done, total: told.append((done, total, len(calls)))
+    with pytest.warns(InputWarning, match="the clip [cd] is left out") as warned:
+        results = score(
+            clips, [_counting(calls), "mean"], output=tmp_path / "out", progress=progress
+        )
+    assert len(warned) == 2
+    assert told[:2] == [(4, 16, 0), (8, 16, 0)]
+    assert told[-1][:2] == (16, 16)
+    assert len(results.scores) == 2 * 2 * 2
+    assert {(f.clip, f.hole, f.method) for f in results.failures} == {
+        (clip, hole, method)
+        for clip in "cd"
+        for hole in ("box", "object")
+        for method in ("grey", "mean")
+    }
+    assert len(results.best("box", "l1")) == 1  # of the clips that are sound
+    out = tmp_path / "command"
+    run = ["evaluate", str(clips), "--output", str(out), "--no-perceptual", "--holes", "box"]
+    assert main([*run, "--methods", "truth"]) == 1
+    assert "warning: the clip d is left out" in capsys.readouterr().err
+    assert len(json.loads((out / "results.json").read_text())["failures"]) == 2
+    page = (out / "index.html").read_text()
+    assert "sheets/box/a.jpg" in page
+    assert "sheets/box/d.jpg" not in page
 
 
 def test_an_interrupted_evaluation_goes_on(clips: Path, tmp_path: Path) -> None:
@@ -320,8 +360,10 @@ def test_bad_input_is_named(tmp_path: Path, clips: Path, options: dict, message:
 
 def test_object_masks_of_another_count_are_refused(clips: Path, tmp_path: Path) -> None:
     (clips / "b" / "masks" / "frame5.png").unlink()
-    with pytest.raises(InputError, match="holds 4 masks, but the clip b has 5 frames"):
-        score(clips, ["truth"], output=tmp_path / "out", holes=["object"])
+    with pytest.warns(InputWarning, match="holds 4 masks, but the clip b has 5 frames"):
+        results = score(clips, ["truth"], output=tmp_path / "out", holes=["object"])
+    assert "a" in {failure.clip for failure in results.failures}
+    assert results.scored("object") >= {"b"}
 
 
 def test_means_bests_and_numbers_that_are_none(tmp_path: Path) -> None:
