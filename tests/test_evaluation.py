@@ -135,7 +135,7 @@ def test_masks_that_were_written_give_the_same_scores(clips: Path, tmp_path: Pat
         for entry in results.scores:
             entry.values.pop("seconds_per_frame", None)
     assert read.scores == made.scores
-    assert score(clips, ["truth"], output=tmp_path / "all", masks=masks).holes == sorted(kinds)
+    assert score(clips, ["truth"], output=tmp_path / "all", masks=masks).holes == kinds
     (masks / "box" / "a" / "00004.png").unlink()
     with pytest.warns(InputWarning, match="holds 4 masks, but the clip has 5 frames"):
         short = score(clips, ["truth"], output=tmp_path / "short", masks=masks)
@@ -187,6 +187,26 @@ def test_broken_clips_are_told_before_the_first_fill_and_the_others_go_on(
     page = (out / "index.html").read_text()
     assert "sheets/box/a.jpg" in page
     assert "sheets/box/d.jpg" not in page
+
+
+def test_masks_of_an_older_evaluation_are_taken_only_when_asked_for(
+    clips: Path, tmp_path: Path
+) -> None:
+    def holes(output: str, **options: object) -> list[str]:
+        return score(clips / "a", ["truth"], output=tmp_path / output, **options).holes
+
+    masks = tmp_path / "made" / "masks"
+    for kinds in (["box", "free-form"], ["box"]):
+        assert holes("made", holes=kinds) == kinds
+    assert holes("other", masks=masks) == ["box"]
+    assert holes("made", masks=masks, holes=["free-form"]) == ["free-form"]
+    assert holes("third", masks=masks) == ["box"]
+    (masks / "kinds.json").unlink()  # masks that no evaluation wrote
+    assert holes("fourth", masks=masks) == ["box", "free-form"]
+    for text, message in (("[", "is no JSON"), ('{"box": 1}', "a list of kinds of hole")):
+        (masks / "kinds.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            holes("fifth", masks=masks)
 
 
 def test_an_interrupted_evaluation_goes_on(clips: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def evaluate(
         output: the folder for ``results.json``, the masks, contact sheets, and what is kept for the next time.
         size: width and height in pixels to bring the clips to; ``None`` keeps theirs.
         frames: frames of each clip, from its first on; ``None``: all.
-        holes: kinds out of :data:`vinpaint.evaluation.holes.HOLES`. Without any those in ``masks``, or else
+        holes: kinds out of :data:`vinpaint.evaluation.holes.HOLES`. Without any those last written in ``masks``, or else
             ``box``, and ``object`` if some clip has object masks.
         ratio: share of the frame that a box or free-form hole covers.
         masks: the folder ``masks`` of an earlier output, whose holes are taken instead of new ones.
@@ -97,6 +97,7 @@ def evaluate(
     run = _Run(Path(output), source, judge, results, load, progress)
     with ExitStack() as stack:
         workers = [stack.enter_context(closing(Worker(row, isolate=isolate))) for row in rows]
+        source.record(run.masks)
         # All clips first: what is broken is told before hours of filling.
         sound = [(clip, run.check(clip)) for clip in clips]
         for clip, kinds in sound:
@@ -125,6 +126,7 @@ class _Run:
     ) -> None:
         self._output, self._source, self._judge, self._results = output, source, judge, results
         self._load, self._progress = load, progress
+        self.masks = output / "masks"
         self._truths: dict[str, Features] = {}
         self._features: dict[tuple[str, str], dict[str, Features]] = defaultdict(dict)
 
@@ -139,7 +141,7 @@ class _Run:
         for kind in self._source.kinds:
             try:
                 hole = self._source.hole(kind, clip, shape)
-                self._source.keep(self._output / "masks", kind, clip, hole)
+                self._source.keep(self.masks, kind, clip, hole)
             except Exception as error:  # noqa: BLE001 - reported; the others go on
                 self._leave_out(clip, [kind], error)
             else:
@@ -186,9 +188,8 @@ class _Run:
     def _leave_out(self, clip: Clip, kinds: Sequence[str], error: Exception) -> None:
         """A failure of every method that has neither scored nor failed on this clip and these kinds."""
         reason = _reason(error)
-        done = {
-            (e.clip, e.hole, e.method) for e in (*self._results.scores, *self._results.failures)
-        }
+        done = {(s.clip, s.hole, s.method) for s in self._results.scores}
+        done |= {(f.clip, f.hole, f.method) for f in self._results.failures}
         for kind, method in product(kinds, self._results.methods):
             if (clip.name, kind, method) not in done:
                 self._results.failures.append(Failure(clip.name, kind, method, reason))
