@@ -21,9 +21,10 @@ from vinpaint.cli import main
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation import Method, Results, evaluate, judge
 from vinpaint.evaluation.methods import resolve_methods
+from vinpaint.evaluation.program import Program
 from vinpaint.evaluation.results import Failure, Score
 from vinpaint.evaluation.run import _fill
-from vinpaint.evaluation.worker import Worker
+from vinpaint.evaluation.worker import Filled, Worker
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.pretrained import save_pretrained
 
@@ -262,6 +263,39 @@ def test_a_program_is_a_method(
         assert results.mean("box", "prog")["psnr"] < 30
     else:
         assert reason in results.failures[0].reason
+
+
+def test_a_programs_memory_is_its_own() -> None:
+    held = np.ones(200 << 20, np.uint8)  # by this process
+    frames, hole = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), bool)
+    peaks = []
+    for size in (300, 0):  # the second one's is not the first one's
+        take = f"import shutil, sys; x = bytearray({size} << 20); f, o = sys.argv[1:]; "
+        copy = "shutil.copytree(f, o, dirs_exist_ok=True)"
+        words = [sys.executable, "-S", "-c", take + copy, "{frames}", "{output}"]
+        program = Program(words)
+        assert np.array_equal(program(frames, hole), frames)
+        peaks.append(program.peak_memory)
+    assert held.any()
+    assert peaks[0] > 300
+    assert 1 < peaks[1] < 100
+
+
+def test_memory_of_the_gpu_and_of_the_host_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = np.full((3, 8, 8, 3), 9, np.uint8)
+    hole = np.ones((3, 8, 8), bool)
+    results = Results(["a"], ["box"], ["network", "classical"], {}, {})
+    for name, memory in (("network", (900.0, 50.0)), ("classical", (80.0,))):
+        answer = Filled(truth[hole], 0.1, *memory)
+        worker = Worker(Method(name, lambda: None), isolate=True)
+        monkeypatch.setattr(Worker, "__call__", lambda *_, answer=answer: answer)
+        _, costs = _fill(worker, truth, hole, tmp_path / f"{name}.npz")
+        results.scores.append(Score("a", "box", name, costs))
+    assert results.mean("box", "network")["gpu_memory"] == 50
+    assert "gpu_memory" not in results.mean("box", "classical")
+    assert results.best("box", "peak_memory") == ["classical"]
 
 
 def test_a_program_that_is_not_there(clips: Path, tmp_path: Path) -> None:

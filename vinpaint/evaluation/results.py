@@ -144,13 +144,14 @@ def arrow(metric: str) -> str:
 
 def number(metric: str, value: float) -> str:
     """A value as the table shows it: four figures, of what varies from run to run fewer."""
-    digits = {"seconds_per_frame": 2, "peak_memory": 3}.get(metric, 4)
+    digits = {"seconds_per_frame": 2, "peak_memory": 3, "gpu_memory": 3}.get(metric, 4)
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.{digits}g}".rstrip(".")
 
 
 _MEANS: dict[str, Callable[[list[float]], float]] = {
     "seconds_per_frame": median,
     "peak_memory": max,
+    "gpu_memory": max,
 }
 
 

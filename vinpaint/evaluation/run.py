@@ -218,15 +218,21 @@ class _Run:
         return filled, {**scores, **costs}
 
 
+_COSTS = {"seconds_per_frame": "seconds", "peak_memory": "memory", "gpu_memory": "gpu_memory"}
+"""Metrics that are attributes of :class:`vinpaint.evaluation.worker.Filled`."""
+
+
 def _fill(worker: Worker, truth: Frames, hole: Hole, path: Path) -> tuple[Frames, dict[str, float]]:
     """A method's frames, the truth's outside the hole, and what they cost; kept in ``path``."""
     blank = np.where(hole[..., None], np.uint8(0), truth)
     method = worker.method
-    key = digest(blank, hole, version(), method.name, method.identity, str(worker.isolate))
+    key = digest(
+        blank, hole, version(), method.name, method.identity, str(worker.isolate), str(_COSTS)
+    )
     kept = cached(path, key, lambda: worker(blank, hole)._asdict())
     blank[hole] = kept["pixels"]
-    costs = {"seconds_per_frame": float(kept["seconds"]), "peak_memory": float(kept["memory"])}
-    return blank, {name: cost for name, cost in costs.items() if not np.isnan(cost)}
+    costs = {metric: float(kept[name]) for metric, name in _COSTS.items()}
+    return blank, {metric: cost for metric, cost in costs.items() if not np.isnan(cost)}
 
 
 def _reason(error: Exception) -> str:
