@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ from vinpaint.cli import main
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation import Method, Results, evaluate, judge
 from vinpaint.evaluation.methods import resolve_methods
+from vinpaint.evaluation.program import Program
 from vinpaint.evaluation.results import Failure, Score
 from vinpaint.evaluation.run import _fill
-from vinpaint.evaluation.worker import Worker
+from vinpaint.evaluation.worker import Filled, Worker
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.pretrained import save_pretrained
 
@@ -134,12 +136,14 @@ def test_masks_that_were_written_give_the_same_scores(clips: Path, tmp_path: Pat
         for entry in results.scores:
             entry.values.pop("seconds_per_frame", None)
     assert read.scores == made.scores
-    assert score(clips, ["truth"], output=tmp_path / "all", masks=masks).holes == sorted(kinds)
+    assert score(clips, ["truth"], output=tmp_path / "all", masks=masks).holes == kinds
     (masks / "box" / "a" / "00004.png").unlink()
-    with pytest.raises(InputError, match="holds 4 masks, but the clip has 5 frames"):
-        score(clips, ["truth"], output=tmp_path / "short", masks=masks)
-    with pytest.raises(InputError, match="is 48 x 40, but the clip is evaluated at 24 x 20"):
-        score(
+    with pytest.warns(InputWarning, match="holds 4 masks, but the clip has 5 frames"):
+        short = score(clips, ["truth"], output=tmp_path / "short", masks=masks)
+    assert [(f.clip, f.hole, f.method) for f in short.failures] == [("a", "box", "truth")]
+    assert len(short.scores) == 3 * 3 - 1
+    with pytest.warns(InputWarning, match="is 48 x 40, but the clip is evaluated at 24 x 20"):
+        small = score(
             clips,
             ["truth"],
             output=tmp_path / "small",
@@ -147,6 +151,63 @@ def test_masks_that_were_written_give_the_same_scores(clips: Path, tmp_path: Pat
             holes=["object"],
             size=(24, 20),
         )
+    assert len(small.failures) == 3
+    assert (tmp_path / "small" / "results.json").exists()
+
+
+def test_broken_clips_are_told_before_the_first_fill_and_the_others_go_on(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "c.mp4").write_bytes(b"no video")
+    (clips / "d").mkdir()
+    shutil.copytree(clips / "a" / "frames", clips / "d" / "frames")
+    (clips / "d" / "frames" / "frame4.png").write_bytes(b"no picture")
+    calls: list[int] = []
+    told: list[tuple[int, int, int]] = []
+    progress = lambda done, total: told.append((done, total, len(calls)))
+    with pytest.warns(InputWarning, match="the clip [cd] is left out") as warned:
+        results = score(
+            clips, [_counting(calls), "mean"], output=tmp_path / "out", progress=progress
+        )
+    assert len(warned) == 2
+    assert told[:2] == [(4, 16, 0), (8, 16, 0)]
+    assert told[-1][:2] == (16, 16)
+    assert len(results.scores) == 2 * 2 * 2
+    assert {(f.clip, f.hole, f.method) for f in results.failures} == {
+        (clip, hole, method)
+        for clip in "cd"
+        for hole in ("box", "object")
+        for method in ("grey", "mean")
+    }
+    assert len(results.best("box", "l1")) == 1  # of the clips that are sound
+    out = tmp_path / "command"
+    run = ["evaluate", str(clips), "--output", str(out), "--no-perceptual", "--holes", "box"]
+    assert main([*run, "--methods", "truth"]) == 1
+    assert "warning: the clip d is left out" in capsys.readouterr().err
+    assert len(json.loads((out / "results.json").read_text())["failures"]) == 2
+    page = (out / "index.html").read_text()
+    assert "sheets/box/a.jpg" in page
+    assert "sheets/box/d.jpg" not in page
+
+
+def test_masks_of_an_older_evaluation_are_taken_only_when_asked_for(
+    clips: Path, tmp_path: Path
+) -> None:
+    def holes(output: str, **options: object) -> list[str]:
+        return score(clips / "a", ["truth"], output=tmp_path / output, **options).holes
+
+    masks = tmp_path / "made" / "masks"
+    for kinds in (["box", "free-form"], ["box"]):
+        assert holes("made", holes=kinds) == kinds
+    assert holes("other", masks=masks) == ["box"]
+    assert holes("made", masks=masks, holes=["free-form"]) == ["free-form"]
+    assert holes("third", masks=masks) == ["box"]
+    (masks / "kinds.json").unlink()  # masks that no evaluation wrote
+    assert holes("fourth", masks=masks) == ["box", "free-form"]
+    for text, message in (("[", "is no JSON"), ('{"box": 1}', "a list of kinds of hole")):
+        (masks / "kinds.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            holes("fifth", masks=masks)
 
 
 def test_an_interrupted_evaluation_goes_on(clips: Path, tmp_path: Path) -> None:
@@ -204,6 +265,39 @@ def test_a_program_is_a_method(
         assert reason in results.failures[0].reason
 
 
+def test_a_programs_memory_is_its_own() -> None:
+    held = np.ones(200 << 20, np.uint8)  # by this process
+    frames, hole = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), bool)
+    peaks = []
+    for size in (300, 0):  # the second one's is not the first one's
+        take = f"import shutil, sys; x = bytearray({size} << 20); f, o = sys.argv[1:]; "
+        copy = "shutil.copytree(f, o, dirs_exist_ok=True)"
+        words = [sys.executable, "-S", "-c", take + copy, "{frames}", "{output}"]
+        program = Program(words)
+        assert np.array_equal(program(frames, hole), frames)
+        peaks.append(program.peak_memory)
+    assert held.any()
+    assert peaks[0] > 300
+    assert 1 < peaks[1] < 100
+
+
+def test_memory_of_the_gpu_and_of_the_host_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = np.full((3, 8, 8, 3), 9, np.uint8)
+    hole = np.ones((3, 8, 8), bool)
+    results = Results(["a"], ["box"], ["network", "classical"], {}, {})
+    for name, memory in (("network", (900.0, 50.0)), ("classical", (80.0,))):
+        answer = Filled(truth[hole], 0.1, *memory)
+        worker = Worker(Method(name, lambda: None), isolate=True)
+        monkeypatch.setattr(Worker, "__call__", lambda *_, answer=answer: answer)
+        _, costs = _fill(worker, truth, hole, tmp_path / f"{name}.npz")
+        results.scores.append(Score("a", "box", name, costs))
+    assert results.mean("box", "network")["gpu_memory"] == 50
+    assert "gpu_memory" not in results.mean("box", "classical")
+    assert results.best("box", "peak_memory") == ["classical"]
+
+
 def test_a_program_that_is_not_there(clips: Path, tmp_path: Path) -> None:
     method = "command:no-such-program {frames} {masks} {output}"
     results = score(clips / "a", [method], output=tmp_path / "out", holes=["box"])
@@ -237,6 +331,15 @@ def test_a_process_that_dies_is_a_failure_and_is_started_again(clips: Path, tmp_
     dying = Method("dying", partial(os._exit, 3))
     results = score(clips / "a", [dying], output=tmp_path / "out", isolate=True)
     assert [f.reason for f in results.failures] == 2 * ["its process ended with code 3"]
+
+
+def test_a_method_that_cannot_be_sent_to_a_process_is_a_failure(
+    clips: Path, tmp_path: Path
+) -> None:
+    local = Method("local", lambda: None)
+    results = score(clips / "a", [local], output=tmp_path / "out", isolate=True)
+    assert len(results.failures) == 2
+    assert all("local object" in failure.reason for failure in results.failures)
 
 
 def test_scores_whose_package_is_missing_are_left_out(
@@ -311,8 +414,10 @@ def test_bad_input_is_named(tmp_path: Path, clips: Path, options: dict, message:
 
 def test_object_masks_of_another_count_are_refused(clips: Path, tmp_path: Path) -> None:
     (clips / "b" / "masks" / "frame5.png").unlink()
-    with pytest.raises(InputError, match="holds 4 masks, but the clip b has 5 frames"):
-        score(clips, ["truth"], output=tmp_path / "out", holes=["object"])
+    with pytest.warns(InputWarning, match="holds 4 masks, but the clip b has 5 frames"):
+        results = score(clips, ["truth"], output=tmp_path / "out", holes=["object"])
+    assert "a" in {failure.clip for failure in results.failures}
+    assert results.scored("object") >= {"b"}
 
 
 def test_means_bests_and_numbers_that_are_none(tmp_path: Path) -> None:

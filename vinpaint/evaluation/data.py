@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
+from vinpaint.video.footage import VIDEO_SUFFIXES
 from vinpaint.video.images import EXTENSIONS, list_pictures, read_picture
 from vinpaint.video.reader import open_clip
-
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".webm")
 
 DAVIS_FOLDERS = ("JPEGImages/480p", "Annotations/480p")
 """Frames and object masks in the DAVIS data set, one folder a clip in each."""

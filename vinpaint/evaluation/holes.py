@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from vinpaint.evaluation.data import Clip, Hole, load_objects, read_mask
 from vinpaint.video.images import list_pictures, write_png
 from vinpaint.video.masks import dilated
 
+# The shapes below are frozen, whatever training draws: scores stay comparable from version to version.
 HOLES = {
     "box": "a static box with the frame's aspect ratio, at a place drawn from the seed",
     "object": "the moving outline of another clip's object, or a drawn shape where no other clip has one",
@@ -26,6 +28,9 @@ HOLES = {
 RATIO = 1 / 16
 """Share of a frame's area that a box or free-form hole covers: a box of a quarter of its height and width."""
 
+KINDS = "kinds.json"
+"""Beside the masks: the kinds that the last evaluation wrote there; folders of other kinds are older."""
+
 OBJECT_DILATION = 4
 """Pixels by which an object's outline is grown."""
 
@@ -35,7 +40,7 @@ class HoleSource:
 
     Args:
         clips: all clips.
-        kinds: those wanted; without any those in ``masks``, or else ``box``, and ``object`` if some clip has
+        kinds: those wanted; without any those last written in ``masks``, or else ``box``, and ``object`` if some clip has
             object masks.
         ratio: share of the frame's area that a hole covers, see :func:`make_hole`.
         seed: everything random derives from it.
@@ -63,7 +68,8 @@ class HoleSource:
         if self._masks is not None:
             if not self._masks.is_dir():
                 raise InputError(f"--masks: expected a folder, found no folder {masks}")
-            known = wanted = [path.name for path in sorted(self._masks.iterdir()) if path.is_dir()]
+            known = [path.name for path in sorted(self._masks.iterdir()) if path.is_dir()]
+            wanted = _recorded(self._masks / KINDS) or known
         self.kinds = list(dict.fromkeys(kinds or wanted))
         unknown = [kind for kind in self.kinds if kind not in known]
         if unknown or not self.kinds:
@@ -78,10 +84,19 @@ class HoleSource:
             return read_hole(self._masks / kind / clip.name, shape)
         return make_hole(kind, clip, self._clips, shape, ratio=self._ratio, seed=self._seed)
 
+    def record(self, folder: Path) -> None:
+        """Write the kinds that :meth:`keep` is going to write, unless they were read from there."""
+        if not self._is_source(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / KINDS).write_text(json.dumps(self.kinds) + "\n")
+
     def keep(self, folder: Path, kind: str, clip: Clip, hole: Hole) -> None:
         """Write the masks below ``folder`` for others to use, unless they were read from there."""
-        if self._masks is None or self._masks.resolve() != folder.resolve():
+        if not self._is_source(folder):
             write_hole(folder / kind / clip.name, hole)
+
+    def _is_source(self, folder: Path) -> bool:
+        return self._masks is not None and self._masks.resolve() == folder.resolve()
 
 
 def make_hole(
@@ -157,6 +172,18 @@ def read_hole(folder: Path, shape: tuple[int, int, int]) -> Hole:
             "expected some white pixels, the hole, and some black ones"
         )
     return hole
+
+
+def _recorded(path: Path) -> list[str]:
+    if not path.exists():  # masks that no evaluation wrote
+        return []
+    try:
+        kinds = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"--masks: {path} is no JSON: {error}") from error
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise InputError(f"--masks: expected {path} to hold a list of kinds of hole, got {kinds!r}")
+    return kinds
 
 
 def _box(rng: np.random.Generator, shape: tuple[int, int, int], ratio: float) -> Hole:

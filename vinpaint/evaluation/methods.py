@@ -6,14 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,10 +18,9 @@ from vinpaint.devices import resolve_device, resolve_precision
 from vinpaint.errors import InputError
 from vinpaint.evaluation import classical
 from vinpaint.evaluation.data import Frames, Hole
-from vinpaint.evaluation.holes import write_hole
+from vinpaint.evaluation.program import Program
 from vinpaint.inpainting import Inpainter
 from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, weights_folder
-from vinpaint.video.images import list_pictures, read_picture, write_png
 
 Fill = Callable[[Frames, Hole], Frames]
 """Frames (F, H, W, 3), black in the hole, and the hole (F, H, W) to frames; only their hole is used."""
@@ -216,37 +212,4 @@ def _command(method: str) -> Method:
                 f"--methods: a command's template needs {{frames}}, {{masks}} and {{output}}; "
                 f"{template!r} has no {folder}"
             )
-    return Method(name[:-1] or words[0], partial(_the, partial(_run_command, words)), template)
-
-
-def _run_command(words: Sequence[str], frames: Frames, hole: Hole) -> Frames:
-    """Run a program on folders of PNG frames, and read back what it wrote."""
-    with tempfile.TemporaryDirectory(prefix="vinpaint-") as temporary:
-        folders = {name: Path(temporary, name) for name in ("frames", "masks", "output")}
-        for folder in folders.values():
-            folder.mkdir()
-        for index, frame in enumerate(frames):
-            write_png(folders["frames"] / f"{index:05d}.png", frame)
-        write_hole(folders["masks"], hole)
-        arguments = words
-        for name, folder in folders.items():
-            arguments = [word.replace(f"{{{name}}}", str(folder)) for word in arguments]
-        try:
-            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise RuntimeError(f"{words[0]} could not be run: {error}") from error
-        if done.returncode != 0:
-            last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
-            raise RuntimeError(f"{words[0]} ended with exit code {done.returncode}: {last}")
-        pictures = list_pictures(folders["output"], words[0])
-        if len(pictures) != len(frames):
-            raise RuntimeError(
-                f"{words[0]} wrote {len(pictures)} frames, expected {len(frames)} in {{output}}"
-            )
-        filled = [read_picture(picture, words[0]) for picture in pictures]
-    for picture, image in zip(pictures, filled, strict=True):
-        if image.shape != frames.shape[1:] or image.dtype != np.uint8:
-            raise RuntimeError(
-                f"{words[0]} wrote {picture.name} as {image.dtype} {image.shape}, expected uint8 {frames.shape[1:]}"
-            )
-    return np.stack(filled)
+    return Method(name[:-1] or words[0], partial(Program, words), template)

@@ -92,8 +92,15 @@ METRICS: dict[str, Metric] = {
     "peak_memory": Metric(
         "MiB",
         "lower",
-        "The most memory held while the clip was filled, by the process that runs this method alone, Python "
-        "and its libraries included; of the GPU where one is used.",
+        "The most host memory resident at once while the clip was filled, the largest over clips: of the process "
+        "that runs this method alone, Python and its libraries included, or of the largest process of a program. "
+        "What lies on a GPU is not in it.",
+    ),
+    "gpu_memory": Metric(
+        "MiB",
+        "lower",
+        "The most memory that torch's tensors took on the GPU while the clip was filled, weights included, the "
+        "largest over clips. Not measured of a program.",
     ),
 }
 """Name, unit, direction and definition of every score of a report. Pixels are red, green, blue in 0..255."""

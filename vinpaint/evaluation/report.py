@@ -201,6 +201,7 @@ def _hole_section(results: Results, hole: str, output: Path) -> list[str]:
             f"<details><summary>{escape(clip)}</summary>"
             f"{_picture(sheet_path(output, hole, clip).relative_to(output), f'{clip}, {hole} hole')}</details>"
             for clip in results.clips
+            if clip in results.scored(hole)
         ),
     ]
 

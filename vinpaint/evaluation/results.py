@@ -74,6 +74,10 @@ class Results:
         """The scores of a method with one kind of hole, by clip."""
         return {s.clip: s for s in self.scores if (s.hole, s.method) == (hole, method)}
 
+    def scored(self, hole: str) -> set[str]:
+        """The clips that some method has scored on with one kind of hole; the others are broken."""
+        return {score.clip for score in self.scores if score.hole == hole}
+
     def mean(self, hole: str, method: str) -> dict[str, float]:
         """The mean of every metric over the clips that have it: of times the median, of memory the largest."""
         means = dict(self.sets.get(hole, {}).get(method, {}))
@@ -85,12 +89,12 @@ class Results:
         return {name: means[name] for name in METRICS if name in means}
 
     def best(self, hole: str, metric: str) -> list[str]:
-        """The methods with the best mean, the truth and those that lack a clip aside."""
+        """The methods with the best mean, the truth aside, and those that lack a clip which others have."""
         found = {
             method: self.mean(hole, method)[metric]
             for method in self.methods
             if method != TRUTH
-            and len(self.of(hole, method)) == len(self.clips)
+            and self.of(hole, method).keys() == self.scored(hole)
             and metric in self.mean(hole, method)
         }
         better = min if METRICS[metric].better == "lower" else max
@@ -140,13 +144,14 @@ def arrow(metric: str) -> str:
 
 def number(metric: str, value: float) -> str:
     """A value as the table shows it: four figures, of what varies from run to run fewer."""
-    digits = {"seconds_per_frame": 2, "peak_memory": 3}.get(metric, 4)
+    digits = {"seconds_per_frame": 2, "peak_memory": 3, "gpu_memory": 3}.get(metric, 4)
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.{digits}g}".rstrip(".")
 
 
 _MEANS: dict[str, Callable[[list[float]], float]] = {
     "seconds_per_frame": median,
     "peak_memory": max,
+    "gpu_memory": max,
 }
 
 

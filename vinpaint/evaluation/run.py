@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from vinpaint.devices import resolve_device
+from vinpaint.errors import InputWarning
 from vinpaint.evaluation.cache import cached, digest
 from vinpaint.evaluation.data import Clip, Frames, Hole, find_clips, load_frames
 from vinpaint.evaluation.holes import RATIO, HoleSource
@@ -57,7 +61,7 @@ def evaluate(
         output: the folder for ``results.json``, the masks, contact sheets, and what is kept for the next time.
         size: width and height in pixels to bring the clips to; ``None`` keeps theirs.
         frames: frames of each clip, from its first on; ``None``: all.
-        holes: kinds out of :data:`vinpaint.evaluation.holes.HOLES`. Without any those in ``masks``, or else
+        holes: kinds out of :data:`vinpaint.evaluation.holes.HOLES`. Without any those last written in ``masks``, or else
             ``box``, and ``object`` if some clip has object masks.
         ratio: share of the frame that a box or free-form hole covers.
         masks: the folder ``masks`` of an earlier output, whose holes are taken instead of new ones.
@@ -71,10 +75,11 @@ def evaluate(
         progress: called with the fills scored so far and in all.
 
     Returns:
-        The scores. Where a method fails on a clip, the others go on, and ``failures`` has the reason.
+        The scores. Where a method fails on a clip, the others go on, and ``failures`` has the reason; a clip that
+        cannot be read, or whose masks do not fit, is a failure of every method, and a warning before the first fill.
 
     Raises:
-        InputError: what is asked for does not exist, cannot be read or does not fit.
+        InputError: what is asked for does not exist or does not fit.
     """
     options = {k: v for k, v in locals().items() if k not in ("methods", "progress")}
     clips = find_clips(data)
@@ -87,11 +92,17 @@ def evaluate(
         options=options,
         versions=build_info(),
     )
-    run = _Run(Path(output), source, Judge(resolve_device(device), perceptual=perceptual), results)
+    judge = Judge(resolve_device(device), perceptual=perceptual)
+    load = partial(load_frames, size=size, count=frames)
+    run = _Run(Path(output), source, judge, results, load, progress)
     with ExitStack() as stack:
         workers = [stack.enter_context(closing(Worker(row, isolate=isolate))) for row in rows]
-        for clip in clips:
-            run.clip(clip, load_frames(clip, size, frames), workers, progress)
+        source.record(run.masks)
+        # All clips first: what is broken is told before hours of filling.
+        sound = [(clip, run.check(clip)) for clip in clips]
+        for clip, kinds in sound:
+            if kinds:
+                run.clip(clip, kinds, workers)
     run.finish()
     return results
 
@@ -104,48 +115,95 @@ def sheet_path(output: Path, kind: str, clip: str) -> Path:
 class _Run:
     """Goes through the clips and collects what comes of them."""
 
-    def __init__(self, output: Path, source: HoleSource, judge: Judge, results: Results) -> None:
-        self._output, self._source, self._judge, self._results = output, source, judge, results
-        self._truths: dict[str, Features] = {}
-        self._features: dict[tuple[str, str], dict[str, Features]] = defaultdict(dict)
-        self._done = 0
-
-    def clip(
+    def __init__(
         self,
-        clip: Clip,
-        truth: Frames,
-        workers: Sequence[Worker],
+        output: Path,
+        source: HoleSource,
+        judge: Judge,
+        results: Results,
+        load: Callable[[Clip], Frames],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        """One clip with every kind of hole through every method."""
-        judge = ClipJudge(self._judge, truth)
-        self._truths[clip.name] = judge.features(self._output / "cache" / f"{clip.name}.npz")
+        self._output, self._source, self._judge, self._results = output, source, judge, results
+        self._load, self._progress = load, progress
+        self.masks = output / "masks"
+        self._truths: dict[str, Features] = {}
+        self._features: dict[tuple[str, str], dict[str, Features]] = defaultdict(dict)
+
+    def check(self, clip: Clip) -> list[str]:
+        """Read a clip and write its masks; the kinds of hole that it can be evaluated with."""
+        try:
+            shape = self._load(clip).shape[:3]
+        except Exception as error:  # noqa: BLE001 - reported; the others go on
+            self._leave_out(clip, self._source.kinds, error)
+            return []
+        sound = []
         for kind in self._source.kinds:
-            hole = self._source.hole(kind, clip, truth.shape[:3])
-            self._source.keep(self._output / "masks", kind, clip, hole)
-            sheet = Sheet(truth, hole)
-            for worker in workers:
-                case = (clip.name, kind, worker.method.name)
-                try:
-                    filled, values = self._score(worker, judge, hole, case)
-                except Exception as error:  # noqa: BLE001 - reported; the others go on
-                    reason = str(error) or type(error).__name__
-                    self._results.failures.append(Failure(*case, reason))
-                else:
-                    self._results.scores.append(Score(*case, values))
-                    if worker.method.name != TRUTH:
-                        sheet.add(worker.method.name, filled)
-                self._done += 1
-                if progress is not None:
-                    progress(self._done, self._results.fills)
-            sheet.save(sheet_path(self._output, kind, clip.name))
+            try:
+                hole = self._source.hole(kind, clip, shape)
+                self._source.keep(self.masks, kind, clip, hole)
+            except Exception as error:  # noqa: BLE001 - reported; the others go on
+                self._leave_out(clip, [kind], error)
+            else:
+                sound.append(kind)
+        return sound
+
+    def clip(self, clip: Clip, kinds: Sequence[str], workers: Sequence[Worker]) -> None:
+        """One clip with these kinds of hole through every method."""
+        try:
+            truth = self._load(clip)
+            judge = ClipJudge(self._judge, truth)
+            self._truths[clip.name] = judge.features(self._output / "cache" / f"{clip.name}.npz")
+            for kind in kinds:
+                self._kind(clip, kind, judge, workers)
+        except Exception as error:  # noqa: BLE001 - reported; the others go on
+            self._leave_out(clip, kinds, error)
 
     def finish(self) -> None:
         """Score the sets, and write the results."""
         for (kind, method), features in self._features.items():
-            scores = set_scores(features, self._truths)
+            scored = self._results.scored(kind)
+            truths = {name: found for name, found in self._truths.items() if name in scored}
+            scores = set_scores(features, truths)
             self._results.sets.setdefault(kind, {})[method] = scores
+        self._output.mkdir(parents=True, exist_ok=True)
         self._results.save(self._output / "results.json")
+
+    def _kind(self, clip: Clip, kind: str, judge: ClipJudge, workers: Sequence[Worker]) -> None:
+        hole = self._source.hole(kind, clip, judge.truth.shape[:3])
+        sheet = Sheet(judge.truth, hole)
+        for worker in workers:
+            case = (clip.name, kind, worker.method.name)
+            try:
+                filled, values = self._score(worker, judge, hole, case)
+            except Exception as error:  # noqa: BLE001 - reported; the others go on
+                self._results.failures.append(Failure(*case, _reason(error)))
+            else:
+                self._results.scores.append(Score(*case, values))
+                if worker.method.name != TRUTH:
+                    sheet.add(worker.method.name, filled)
+            self._advance()
+        sheet.save(sheet_path(self._output, kind, clip.name))
+
+    def _leave_out(self, clip: Clip, kinds: Sequence[str], error: Exception) -> None:
+        """A failure of every method that has neither scored nor failed on this clip and these kinds."""
+        reason = _reason(error)
+        done = {(s.clip, s.hole, s.method) for s in self._results.scores}
+        done |= {(f.clip, f.hole, f.method) for f in self._results.failures}
+        for kind, method in product(kinds, self._results.methods):
+            if (clip.name, kind, method) not in done:
+                self._results.failures.append(Failure(clip.name, kind, method, reason))
+        warnings.warn(
+            f"the clip {clip.name} is left out ({', '.join(kinds)}): {reason}",
+            InputWarning,
+            stacklevel=3,
+        )
+        self._advance()
+
+    def _advance(self) -> None:
+        if self._progress is not None:
+            done = len(self._results.scores) + len(self._results.failures)
+            self._progress(done, self._results.fills)
 
     def _score(
         self, worker: Worker, judge: ClipJudge, hole: Hole, case: tuple[str, str, str]
@@ -160,15 +218,25 @@ class _Run:
         return filled, {**scores, **costs}
 
 
+_COSTS = {"seconds_per_frame": "seconds", "peak_memory": "memory", "gpu_memory": "gpu_memory"}
+"""Metrics that are attributes of :class:`vinpaint.evaluation.worker.Filled`."""
+
+
 def _fill(worker: Worker, truth: Frames, hole: Hole, path: Path) -> tuple[Frames, dict[str, float]]:
     """A method's frames, the truth's outside the hole, and what they cost; kept in ``path``."""
     blank = np.where(hole[..., None], np.uint8(0), truth)
     method = worker.method
-    key = digest(blank, hole, version(), method.name, method.identity, str(worker.isolate))
+    key = digest(
+        blank, hole, version(), method.name, method.identity, str(worker.isolate), str(_COSTS)
+    )
     kept = cached(path, key, lambda: worker(blank, hole)._asdict())
     blank[hole] = kept["pixels"]
-    costs = {"seconds_per_frame": float(kept["seconds"]), "peak_memory": float(kept["memory"])}
-    return blank, {name: cost for name, cost in costs.items() if not np.isnan(cost)}
+    costs = {metric: float(kept[name]) for metric, name in _COSTS.items()}
+    return blank, {metric: cost for metric, cost in costs.items() if not np.isnan(cost)}
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _file_name(method: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import resource
 import signal
 import time
 from contextlib import suppress
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.methods import Fill, Method
+from vinpaint.evaluation.program import Program
 
 
 class Filled(NamedTuple):
@@ -27,13 +27,15 @@ class Filled(NamedTuple):
     Attributes:
         pixels: uint8 (P, 3), of the hole alone, in the order of ``frames[hole]``.
         seconds: the time it took, a frame.
-        memory: the most MiB held meanwhile, of the GPU if the method uses it, else of the process; NaN in a
-            process that does more than this method.
+        memory: the most MiB that the process, or a program, had resident meanwhile; NaN in a process that does
+            more than this method.
+        gpu_memory: the most MiB that torch held on the GPU meanwhile; NaN without one.
     """
 
     pixels: NDArray[np.uint8]
     seconds: float
     memory: float = math.nan
+    gpu_memory: float = math.nan
 
 
 class Worker:
@@ -52,7 +54,10 @@ class Worker:
         self._pipe: Connection | None = None
 
     def __call__(self, frames: Frames, hole: Hole) -> Filled:
-        """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies."""
+        """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies.
+
+        A method that cannot be pickled cannot be sent to a process of its own; what pickle says of it is raised.
+        """
         if not self.isolate:
             self._fill, filled = _run(self.method, self._fill, frames, hole)
             return filled
@@ -84,10 +89,16 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, far = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self.method, far), daemon=True)
-        self._process.start()
-        far.close()
+        near, far = context.Pipe()
+        process = context.Process(target=_serve, args=(self.method, far), daemon=True)
+        try:
+            process.start()  # pickles the method, which may fail
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+        self._process, self._pipe = process, near
 
 
 def _serve(method: Method, pipe: Connection) -> None:
@@ -101,7 +112,7 @@ def _serve(method: Method, pipe: Connection) -> None:
         try:
             _forget_peak_memory()
             fill, filled = _run(method, fill, frames, hole)
-            pipe.send(filled._replace(memory=_peak_memory()))
+            pipe.send(filled._replace(memory=_peak_memory(fill), gpu_memory=_peak_gpu_memory()))
         except Exception as error:  # noqa: BLE001 - raised in the other process
             pipe.send(str(error) or type(error).__name__)
         if torch.cuda.is_initialized():
@@ -133,16 +144,18 @@ def _forget_peak_memory() -> None:
         _CLEAR.write_text("5")
 
 
-def _peak_memory() -> float:
-    """MiB: of the GPU; else of this process, or of the largest that it has waited for."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
+def _peak_memory(fill: Fill) -> float:
+    if isinstance(fill, Program):
+        return fill.peak_memory
     if not _STATUS.exists():
         return math.nan
     # ru_maxrss of this process would not do: it begins at that of the process that started it.
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(int(line.split()[1]), children) / 1024
+    return int(line.split()[1]) / 1024
+
+
+def _peak_gpu_memory() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else math.nan
 
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
