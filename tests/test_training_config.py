@@ -161,6 +161,17 @@ def test_a_folder_of_videos_is_the_default_recipe(tmp_path: Path) -> None:
     assert config.stages == load_config("default").stages
 
 
+def test_a_recipe_wins_over_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = load_config("paper")
+    Path("paper").mkdir()
+    assert load_config("paper") == expected
+    assert load_config("./paper").data.folders == ("./paper",)
+    assert load_config(Path("paper")).data.folders == ("paper",)
+
+
 def test_what_is_shown_says_everything_and_reads_back(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -231,7 +231,8 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     """Read a configuration.
 
     Args:
-        source: a TOML file, the name of a recipe, or a folder of videos for the default recipe.
+        source: a TOML file, the name of a recipe, or a folder of videos for the default recipe. A file
+            or folder that has the name of a recipe is reached by a path, such as ``./paper``.
         assignments: what to change in it, such as ``stages.0.steps=100``.
 
     Without ``data.cache`` the shots are kept in the folder ``shots`` of the run.
@@ -241,11 +242,11 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     """
     path = Path(source)
     values: dict[str, Any]
-    if path.is_dir():
+    if isinstance(source, str) and source in RECIPES:
+        values = read_toml(recipe(source))
+    elif path.is_dir():
         values = read_toml(recipe("default"))
         values["data"] = {**values.get("data", {}), "folders": [str(source)]}
-    elif str(source) in RECIPES and not path.exists():
-        values = read_toml(recipe(str(source)))
     elif path.exists():
         values = read_toml(path)
     else:
