@@ -162,6 +162,37 @@ def test_a_run_that_failed_goes_on_more_carefully(whole: TrainConfig, tmp_path: 
     assert rows[done]["lr"] == 1e-5
 
 
+def test_an_endless_gradient_leaves_the_checkpoint_before_to_go_on_from(
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = tiny_stage("joint", 6)
+    run = in_folder(replace(whole, stages=(stage,)), tmp_path / "run")
+    clip, steps = torch.nn.utils.clip_grad_norm_, []
+
+    def endless_in_the_fourth(parameters: Iterator[torch.Tensor], longest: float) -> torch.Tensor:
+        parameters = list(parameters)
+        steps.append(len(steps) + 1)
+        if steps[-1] == 4:
+            parameters[0].grad[0, 0] = float("inf")
+        return clip(parameters, longest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", endless_in_the_fourth)
+        with pytest.raises(FloatingPointError, match="the gradient of step 4 is no finite number"):
+            train(run)
+    state = saved(tmp_path / "run")
+    assert state["done"] == 2
+    assert all(value.isfinite().all() for value in state["model"].values())
+    careful = replace(run, stages=(replace(stage, learning_rate=1e-4),))
+    model = train(careful)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    rows = steps_of(tmp_path / "run")
+    assert [(row["step"], row["lr"]) for row in rows] == [
+        *((step, 1e-3) for step in (1, 2)),
+        *((step, 1e-4) for step in (3, 4, 5, 6)),
+    ]
+
+
 def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path) -> None:
     run = in_folder(replace(whole, stages=(tiny_stage("completion", 1),)), tmp_path / "run")
     with pytest.raises(InputError, match=r"--resume: expected a checkpoint, found no .*checkpoint"):

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -430,11 +430,7 @@ class _Run:
             "data_wait": computed.waited / seconds,
             "seconds": self.seconds,
         }
-        if not math.isfinite(figures["loss"]):
-            raise FloatingPointError(
-                f"the loss of step {row['step']} is no finite number; go on from the last checkpoint in "
-                f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
-            )
+        self._check_finite(figures, row["step"])
         if self.log is not None:
             self.log.write(row)
         if self.board is not None:
@@ -442,6 +438,18 @@ class _Run:
         if self.progress is not None and self.processes.first:
             self.progress(row["step"], self.config.steps, row)
         return stopping
+
+    def _check_finite(self, figures: Mapping[str, float], step: int) -> None:
+        """Raise before anything is saved: an endless gradient kills the weights, its loss may look sound."""
+        checked = {name: figures[name] for name in ("loss", "discriminator") if name in figures}
+        if not self.scaler.is_enabled():  # which leaves out a step with such a gradient
+            checked["gradient"] = figures["grad_norm"]
+        for name, value in checked.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the {name} of step {step} is no finite number; go on from the last checkpoint in "
+                    f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
+                )
 
     # --- at times, and in the end
 
