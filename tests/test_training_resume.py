@@ -204,6 +204,27 @@ def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path
     assert saved(tmp_path / "run")["config"]["run"]["seed"] == 5
 
 
+def test_fresh_keeps_the_run_before_until_all_was_checked(
+    whole: TrainConfig, tmp_path: Path
+) -> None:
+    stages = (tiny_stage("completion", 3),)
+    run = in_folder(replace(whole, stages=stages), tmp_path / "run")
+    train(run)
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("checkpoint.pt", "log.jsonl")}
+    never = replace(run.run, resume="never")
+    for wrong in (
+        replace(run, run=replace(never, init="nowhere")),
+        replace(run, run=never, data=replace(run.data, folders=("nowhere",))),
+        replace(run, run=never, stages=(tiny_stage("completion", 2, frames=99),)),
+    ):
+        with pytest.raises(InputError):
+            train(wrong)
+        assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept
+    with pytest.raises(Stopped, match="after step 2; the same command without --fresh goes on"):
+        train(replace(run, run=replace(never, time_limit="0.0001s")))
+    assert [row["step"] for row in steps_of(tmp_path / "run")] == [1, 2]
+
+
 def test_a_checkpoint_is_whole_or_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,7 @@ class RunConfig:
         output: folder of the run: checkpoint.pt, log.jsonl, config.toml, loss.png, and weights for
             "vinpaint inpaint --weights".
         resume: "auto" goes on from the checkpoint in the output folder if there is one; "must" insists
-            on one; "never" begins anew and removes it.
+            on one; "never" begins anew and removes it when all else was checked.
         init: a checkpoint or a folder of weights to start from.
         strict: it is an error if "init" has not exactly the model's weights; else those that fit are taken
             and the others logged.

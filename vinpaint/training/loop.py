@@ -75,7 +75,8 @@ def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpa
 
     Raises:
         InputError: no data, no such device, or a checkpoint in the output folder made with other options.
-        Stopped: a signal or the time limit came; everything is saved, the same call goes on.
+        Stopped: a signal or the time limit came; everything is saved, the same call goes on (but not with
+            ``resume="never"``, which begins anew each time).
     """
     with join_processes(config.run.device) as processes:
         return _Run(config, processes, progress).go()
@@ -154,6 +155,9 @@ class _Run:
         with ExitStack() as stack:
             if self.processes.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                if self.config.run.resume == "never":
+                    for old in (checkpoint.NAME, LOG):
+                        (self.folder / old).unlink(missing_ok=True)
                 (self.folder / CONFIG).write_text(to_toml(self._resolved()), encoding="utf-8")
                 self.log = Log(self.folder / LOG, self.done)
                 stack.callback(self.log.close)
@@ -173,9 +177,7 @@ class _Run:
     def _saved_state(self) -> dict[str, Any] | None:
         path, resume = self.folder / checkpoint.NAME, self.config.run.resume
         if resume == "never":
-            path.unlink(missing_ok=True)
-            (self.folder / LOG).unlink(missing_ok=True)
-            return None
+            return None  # what is there is removed when nothing can be wrong with the run any more
         if resume == "must" and not path.exists():
             raise InputError(f"--resume: expected a checkpoint, found no {path}")
         if not path.exists():
@@ -286,7 +288,8 @@ class _Run:
                 self._save()
             if stop and not (last and self.stage == len(self.config.stages) - 1):
                 self._finish()
-                raise Stopped(interruption.reason or TIME_LIMIT, self.done)
+                fresh = self.config.run.resume == "never"
+                raise Stopped(interruption.reason or TIME_LIMIT, self.done, fresh=fresh)
 
     def _choose_networks(self, stage: StageConfig) -> None:
         self.model.train()
