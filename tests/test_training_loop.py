@@ -32,6 +32,7 @@ from vinpaint.training.monitor import (
     read_log,
     say_on_terminal,
 )
+from vinpaint.training.options import plain
 
 
 @pytest.fixture(scope="module")
@@ -210,19 +211,68 @@ def test_a_run_starts_from_weights_and_says_what_they_lack(
     save_pretrained(start, tmp_path / "start")
     config = make(tiny_stage("joint", 1, learning_rate=0.0), init=str(tmp_path / "start"), ema=0.0)
     with pytest.raises(
-        InputError, match=r"init: \d+ weights of .* differ, first comb\.guide14\.\w+ \(missing"
+        InputError, match=r"other options: model\.mode \('2dcn' there, 'combcn' asked for\); set"
     ):
         train(config)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     model = train(replace(config, run=replace(config.run, strict=False)))
     assert model.config.mean == (0.2, 0.3, 0.4)
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert any("model.mode ('2dcn' there, 'combcn' asked for)" in line for line in told)
     assert any("comb.guide2.weight (missing there)" in line for line in told)
     assert not any("comb.conv4.weight" in line for line in told)
     expected = start.state_dict()["comb.conv4.weight"].half().float()
     assert torch.equal(model.state_dict()["comb.conv4.weight"], expected)
     with pytest.raises(InputError, match="found no nowhere"):
         train(replace(config, run=replace(config.run, init="nowhere", resume="never")))
+
+
+@pytest.mark.parametrize("there", ["weights", "checkpoint"])
+def test_weights_that_meant_something_else_are_refused(
+    make: Callable, tmp_path: Path, there: str
+) -> None:
+    config = make(tiny_stage("joint", 1))
+    train(config)
+    start = tmp_path / "run" / {"weights": "weights", "checkpoint": "checkpoint.pt"}[there]
+    options = {"prefill": "smooth", "temporal_stride": True, "composite_guidance": False}
+    other = in_folder(
+        replace(config, model=InpainterConfig(width=0.125, **options)), tmp_path / "other"
+    )
+    other = replace(other, run=replace(other.run, init=str(start)))
+    with pytest.raises(InputError, match=r"init: .* was trained with other options: ") as refused:
+        train(other)
+    assert [name for name in plain(other.model) if f"model.{name} (" in str(refused.value)] == [
+        "composite_guidance",
+        "prefill",
+        "temporal_stride",
+    ]
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_checkpoint_that_lacks_weights_is_named(make: Callable, tmp_path: Path) -> None:
+    config = make(tiny_stage("completion", 1))
+    train(config)
+    state = saved(tmp_path / "run")
+    del state["model"]["comb.conv4.weight"], state["average"]
+    torch.save({**state, "average": None}, tmp_path / "lacking.pt")
+    run = replace(config.run, init=str(tmp_path / "lacking.pt"), output=str(tmp_path / "other"))
+    with pytest.raises(
+        InputError, match=r"init: 1 weights of .* first comb\.conv4\.weight \(missing"
+    ):
+        train(replace(config, run=run))
+
+
+def test_shipped_weights_are_taken_by_name(make: Callable) -> None:
+    shipped = load_pretrained("combcn")
+    config = make(tiny_stage("completion", 1, learning_rate=0.0), init="combcn", ema=0.0)
+    model = train(replace(config, model=replace(shipped.config, mean=InpainterConfig().mean)))
+    assert model.config == shipped.config
+    weights = shipped.state_dict()
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in model.state_dict().items()
+        if "running" not in name
+    )
 
 
 def test_no_data_is_said_before_the_first_step(make: Callable, tmp_path: Path) -> None:

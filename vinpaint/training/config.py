@@ -101,9 +101,9 @@ class RunConfig:
             "vinpaint inpaint --weights".
         resume: "auto" goes on from the checkpoint in the output folder if there is one; "must" insists
             on one; "never" begins anew and removes it when all else was checked.
-        init: a checkpoint or a folder of weights to start from.
-        strict: it is an error if "init" has not exactly the model's weights; else those that fit are taken
-            and the others logged.
+        init: a checkpoint, a folder of weights, or the name of shipped weights to start from.
+        strict: it is an error if "init" has not exactly the model's options and weights; else the weights
+            that fit are taken and what differs is logged.
         mean: "auto" measures the mean pixel that stands in for the hole on the training data, or takes
             the one of "init"; "model" takes the model's option of that name.
         seed: everything random derives from it.

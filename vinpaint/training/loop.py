@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -192,8 +192,9 @@ class _Run:
         if state is not None:
             options = replace(options, mean=tuple(state["config"]["model"]["mean"]))
         elif run.init is not None:
-            weights, mean = checkpoint.read_weights(run.init)
-            options = replace(options, mean=mean) if run.mean == "auto" else options
+            weights, there = checkpoint.read_weights(run.init)
+            self._check_init(checkpoint.other_options(there, options))
+            options = replace(options, mean=there.mean) if run.mean == "auto" else options
         elif run.mean == "auto":
             options = replace(options, mean=self.samples_of[0].mean())
         self.model = VideoInpainter(options).to(self.device)
@@ -214,6 +215,18 @@ class _Run:
         opponent = self.objective.trainable()
         self.opponent = torch.optim.Adam(opponent, lr=rate) if opponent else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision == "fp16")
+
+    def _check_init(self, differing: Sequence[str]) -> None:
+        if not differing:
+            return
+        init = self.config.run.init
+        if self.config.run.strict:
+            raise InputError(
+                f"init: {init} was trained with other options: {'; '.join(differing)}; set these to what "
+                "is there, or run.strict = false, which takes the weights nonetheless"
+            )
+        if self.processes.first:
+            logger.warning("%s was trained with other options: %s", init, "; ".join(differing))
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
