@@ -254,5 +254,22 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     override(values, assignments)
     data, run = values.setdefault("data", {}), values.setdefault("run", {})
     if isinstance(data, dict) and isinstance(run, dict):
-        data.setdefault("cache", str(Path(run.get("output", RunConfig.output)) / "shots"))
+        data.setdefault("cache", default_cache(run.get("output", RunConfig.output)))
     return build(TrainConfig, values)
+
+
+def default_cache(output: str) -> str:
+    """Where a run keeps its shots if it is not told."""
+    return str(Path(output) / "shots")
+
+
+def check_footage(config: TrainConfig) -> None:
+    """Refuse a run that was told neither of footage nor of a cache with shots.
+
+    Raises:
+        InputError: there is nothing to train on.
+    """
+    data, cache = config.data, Path(config.data.cache)
+    named = data.folders or data.photos or str(cache) != default_cache(config.run.output)
+    if not named and not any(cache.glob("*.npy")):
+        raise InputError("data.folders: expected footage to train on, got none")

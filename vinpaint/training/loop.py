@@ -23,7 +23,7 @@ from vinpaint.nn import VideoInpainter
 from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.pretrained import save_pretrained
 from vinpaint.training import checkpoint
-from vinpaint.training.config import CONFIG, StageConfig, TrainConfig
+from vinpaint.training.config import CONFIG, StageConfig, TrainConfig, check_footage
 from vinpaint.training.data import ClipDataset, prepare_data
 from vinpaint.training.distributed import Processes, RunningStatistics, join_processes
 from vinpaint.training.ema import average_weights
@@ -78,6 +78,7 @@ def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpa
         Stopped: a signal or the time limit came; everything is saved, the same call goes on (but not with
             ``resume="never"``, which begins anew each time).
     """
+    check_footage(config)
     with join_processes(config.run.device) as processes:
         return _Run(config, processes, progress).go()
 
