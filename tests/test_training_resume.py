@@ -30,6 +30,7 @@ from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig
 from vinpaint.training import LossConfig, Stopped, TrainConfig, train
 from vinpaint.training.checkpoint import read_checkpoint, write_checkpoint
+from vinpaint.training.losses import Objective, Output
 
 STEPS = 8
 
@@ -191,6 +192,22 @@ def test_an_endless_gradient_leaves_the_checkpoint_before_to_go_on_from(
         *((step, 1e-3) for step in (1, 2)),
         *((step, 1e-4) for step in (3, 4, 5, 6)),
     ]
+
+
+def test_an_endless_gradient_of_the_discriminator_is_not_saved_either(
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(objective: Objective, output: Output) -> torch.Tensor:
+        loss = honest(objective, output)
+        loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    honest = Objective.discriminator_loss
+    monkeypatch.setattr(Objective, "discriminator_loss", endless)
+    run = in_folder(replace(whole, stages=(tiny_stage("joint", 2),)), tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="discriminator's gradient of step 1 is no finite"):
+        train(run)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path) -> None:

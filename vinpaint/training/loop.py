@@ -388,7 +388,7 @@ class _Run:
             for name, term in {"loss": total.detach(), **terms}.items():
                 sums[name] = sums.get(name, 0) + term / stage.accumulate
         statistics.end_step()
-        sums["grad_norm"] = self._descend(stage, rate)
+        sums |= self._descend(stage, rate)
         self.step += 1
         self.done += 1
         row = {"step": self.done, "stage": self.stage, "lr": rate}
@@ -413,22 +413,24 @@ class _Run:
             return rate
         return rate * min(1.0, (self.done - self.moments_since + 1) / REGAIN_STEPS)
 
-    def _descend(self, stage: StageConfig, rate: float) -> Tensor:
-        """One step of the optimisers; returns the length of the gradient."""
+    def _descend(self, stage: StageConfig, rate: float) -> dict[str, Tensor]:
+        """One step of the optimisers; returns the length of each one's gradient."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
         longest = float("inf") if stage.clip_norm is None else stage.clip_norm
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        norms = {"grad_norm": nn.utils.clip_grad_norm_(self.model.parameters(), longest)}
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.opponent is not None:
             parameters = self.opponent.param_groups[0]["params"]
-            self.processes.average([p.grad for p in parameters if p.grad is not None])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            self.processes.average(gradients)
+            norms["discriminator_grad_norm"] = nn.utils.get_total_norm(gradients)
             self.opponent.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return norm
+        return norms
 
     def _note(self, computed: _Step) -> bool:
         """Log a step; returns whether any process wants to stop."""
@@ -458,11 +460,11 @@ class _Run:
 
     def _check_finite(self, figures: Mapping[str, float], step: int) -> None:
         """Raise before anything is saved: an endless gradient kills the weights, its loss may look sound."""
-        checked = {name: figures[name] for name in ("loss", "discriminator") if name in figures}
+        checked = {"loss": "loss", "discriminator_grad_norm": "discriminator's gradient"}
         if not self.scaler.is_enabled():  # which leaves out a step with such a gradient
-            checked["gradient"] = figures["grad_norm"]
-        for name, value in checked.items():
-            if not math.isfinite(value):
+            checked["grad_norm"] = "gradient"
+        for figure, name in checked.items():
+            if not math.isfinite(figures.get(figure, 0.0)):
                 raise FloatingPointError(
                     f"the {name} of step {step} is no finite number; go on from the last checkpoint in "
                     f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
