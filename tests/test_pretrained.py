@@ -69,3 +69,20 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text("[]")
     with pytest.raises(InputError, match="does not hold a vinpaint model"):
         load_pretrained(tmp_path)
+
+
+def test_weights_are_whole_or_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = VideoInpainter(InpainterConfig(mode="2dcn", width=0.125))
+    save_pretrained(before, tmp_path, dtype=torch.float32)
+    (tmp_path / "README.md").write_text("a card")
+
+    def full(_tensors: object, path: Path, **_options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vinpaint.pretrained.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_pretrained(VideoInpainter(before.config), tmp_path)
+    kept = load_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in before.state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", CONFIG, WEIGHTS]

@@ -12,7 +12,7 @@ from vinpaint.cli import main
 from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig
 from vinpaint.training import DataConfig, LossConfig, RunConfig, StageConfig, TrainConfig
-from vinpaint.training.config import RECIPES, load_config
+from vinpaint.training.config import RECIPES, check_footage, load_config
 from vinpaint.training.options import field_docs, to_toml
 
 CONFIG = """
@@ -161,6 +161,17 @@ def test_a_folder_of_videos_is_the_default_recipe(tmp_path: Path) -> None:
     assert config.stages == load_config("default").stages
 
 
+def test_a_recipe_wins_over_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = load_config("paper")
+    Path("paper").mkdir()
+    assert load_config("paper") == expected
+    assert load_config("./paper").data.folders == ("./paper",)
+    assert load_config(Path("paper")).data.folders == ("paper",)
+
+
 def test_what_is_shown_says_everything_and_reads_back(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +203,19 @@ def test_without_a_configuration_or_a_run_there_is_nothing_to_do(
 ) -> None:
     assert main(["train", "--output", str(tmp_path)]) == 2
     assert "CONFIG: expected a TOML file, a recipe (default, paper)" in capsys.readouterr().err
+
+
+def test_forgotten_footage_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = "data.folders: expected footage to train on, got none"
+    assert main(["train", "paper", "--output", "there"]) == 2
+    assert asked in capsys.readouterr().err
+    assert not Path("there").exists()
+    assert main(["train", "paper", "--set", "data.cache=elsewhere"]) == 2
+    assert "no such folder: elsewhere" in capsys.readouterr().err
+    check_footage(load_config("paper", ["data.photos=['photos']"]))
 
 
 def test_schedules_warm_up_and_fall() -> None:

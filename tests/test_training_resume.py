@@ -30,6 +30,7 @@ from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig
 from vinpaint.training import LossConfig, Stopped, TrainConfig, train
 from vinpaint.training.checkpoint import read_checkpoint, write_checkpoint
+from vinpaint.training.losses import Objective, Output
 
 STEPS = 8
 
@@ -162,6 +163,53 @@ def test_a_run_that_failed_goes_on_more_carefully(whole: TrainConfig, tmp_path: 
     assert rows[done]["lr"] == 1e-5
 
 
+def test_an_endless_gradient_leaves_the_checkpoint_before_to_go_on_from(
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = tiny_stage("joint", 6)
+    run = in_folder(replace(whole, stages=(stage,)), tmp_path / "run")
+    clip, steps = torch.nn.utils.clip_grad_norm_, []
+
+    def endless_in_the_fourth(parameters: Iterator[torch.Tensor], longest: float) -> torch.Tensor:
+        parameters = list(parameters)
+        steps.append(len(steps) + 1)
+        if steps[-1] == 4:
+            parameters[0].grad[0, 0] = float("inf")
+        return clip(parameters, longest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", endless_in_the_fourth)
+        with pytest.raises(FloatingPointError, match="the gradient of step 4 is no finite number"):
+            train(run)
+    state = saved(tmp_path / "run")
+    assert state["done"] == 2
+    assert all(value.isfinite().all() for value in state["model"].values())
+    careful = replace(run, stages=(replace(stage, learning_rate=1e-4),))
+    model = train(careful)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    rows = steps_of(tmp_path / "run")
+    assert [(row["step"], row["lr"]) for row in rows] == [
+        *((step, 1e-3) for step in (1, 2)),
+        *((step, 1e-4) for step in (3, 4, 5, 6)),
+    ]
+
+
+def test_an_endless_gradient_of_the_discriminator_is_not_saved_either(
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(objective: Objective, output: Output) -> torch.Tensor:
+        loss = honest(objective, output)
+        loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    honest = Objective.discriminator_loss
+    monkeypatch.setattr(Objective, "discriminator_loss", endless)
+    run = in_folder(replace(whole, stages=(tiny_stage("joint", 2),)), tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="discriminator's gradient of step 1 is no finite"):
+        train(run)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
 def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path) -> None:
     run = in_folder(replace(whole, stages=(tiny_stage("completion", 1),)), tmp_path / "run")
     with pytest.raises(InputError, match=r"--resume: expected a checkpoint, found no .*checkpoint"):
@@ -171,6 +219,27 @@ def test_resume_insists_and_fresh_begins_anew(whole: TrainConfig, tmp_path: Path
     train(other)
     assert [row["step"] for row in steps_of(tmp_path / "run")] == [1]
     assert saved(tmp_path / "run")["config"]["run"]["seed"] == 5
+
+
+def test_fresh_keeps_the_run_before_until_all_was_checked(
+    whole: TrainConfig, tmp_path: Path
+) -> None:
+    stages = (tiny_stage("completion", 3),)
+    run = in_folder(replace(whole, stages=stages), tmp_path / "run")
+    train(run)
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("checkpoint.pt", "log.jsonl")}
+    never = replace(run.run, resume="never")
+    for wrong in (
+        replace(run, run=replace(never, init="nowhere")),
+        replace(run, run=never, data=replace(run.data, folders=("nowhere",))),
+        replace(run, run=never, stages=(tiny_stage("completion", 2, frames=99),)),
+    ):
+        with pytest.raises(InputError):
+            train(wrong)
+        assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept
+    with pytest.raises(Stopped, match="after step 2; the same command without --fresh goes on"):
+        train(replace(run, run=replace(never, time_limit="0.0001s")))
+    assert [row["step"] for row in steps_of(tmp_path / "run")] == [1, 2]
 
 
 def test_a_checkpoint_is_whole_or_not_there(

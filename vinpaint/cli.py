@@ -186,7 +186,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         dest="resume",
         help="begin anew and remove the checkpoint in RUN",
     )
-    parser.add_argument("--init", metavar="PATH", help="a checkpoint or weights to start from")
+    parser.add_argument(
+        "--init",
+        metavar="WEIGHTS",
+        help="start from a checkpoint, a folder of weights, or combcn or combcn-s",
+    )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument(
         "--time-limit", metavar="TIME", help="save and stop after 8m, 90s or 1h30m: exit code 75"

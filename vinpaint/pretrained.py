@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError
@@ -38,15 +39,22 @@ def weights_folder(weights: str | Path | None = None) -> Path:
 def save_pretrained(
     model: VideoInpainter, folder: str | Path, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write weights and configuration; kernels are stored as ``dtype``, all else in float32."""
+    """Write weights and configuration; kernels are stored as ``dtype``, all else in float32.
+
+    If writing fails, the files that were there before are still there, whole.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: value.to(dtype if value.dim() > 1 else torch.float32).contiguous()
         for name, value in model.state_dict().items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+    # Renamed one by one: the folder may hold more, such as a model card.
+    with TemporaryDirectory(prefix=".", dir=folder) as partial:
+        save_file(tensors, Path(partial, WEIGHTS), metadata={"format": "pt"})
+        Path(partial, CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n")
+        for name in (WEIGHTS, CONFIG):
+            Path(partial, name).replace(folder / name)
 
 
 def load_pretrained(weights: str | Path | None = None) -> VideoInpainter:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from vinpaint.errors import InputError
-from vinpaint.nn import VideoInpainter
-from vinpaint.pretrained import load_pretrained
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.pretrained import load_pretrained, weights_folder
 from vinpaint.training.config import TrainConfig
 from vinpaint.training.options import plain
 
@@ -136,18 +136,28 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], tuple[float, float, float]]:
-    """Weights and mean pixel of a checkpoint (its averaged weights, if it has them) or weights folder.
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], InpainterConfig]:
+    """Weights of a checkpoint (its averaged weights, if it has them) or weights folder, and their model's options.
+
+    Args:
+        path: a checkpoint, the folder of a run, a folder of weights, or the name of shipped weights.
 
     Raises:
-        InputError: neither of the two is there.
+        InputError: none of them is there.
     """
-    if Path(path).is_dir() and not (Path(path) / NAME).exists():
+    path = weights_folder(path)
+    if path.is_dir() and not (path / NAME).exists():
         model = load_pretrained(path)
-        return model.state_dict(), model.config.mean
-    state = read_checkpoint(Path(path) / NAME if Path(path).is_dir() else path)
-    red, green, blue = state["config"]["model"]["mean"]
-    return (state["average"] or state)["model"], (red, green, blue)
+        return model.state_dict(), model.config
+    state = read_checkpoint(path / NAME if path.is_dir() else path)
+    options = dict(state["config"]["model"])
+    options["mean"] = tuple(options["mean"])
+    return (state["average"] or state)["model"], InpainterConfig(**options)
+
+
+def other_options(there: InpainterConfig, wanted: InpainterConfig) -> list[str]:
+    """What weights of one model would mean something else for in another; the mean pixel goes with them."""
+    return list(_differing(plain(there), plain(wanted), "model", {"mean"}))
 
 
 def take_weights(model: VideoInpainter, weights: Mapping[str, torch.Tensor]) -> list[str]:

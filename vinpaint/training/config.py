@@ -100,10 +100,10 @@ class RunConfig:
         output: folder of the run: checkpoint.pt, log.jsonl, config.toml, loss.png, and weights for
             "vinpaint inpaint --weights".
         resume: "auto" goes on from the checkpoint in the output folder if there is one; "must" insists
-            on one; "never" begins anew and removes it.
-        init: a checkpoint or a folder of weights to start from.
-        strict: it is an error if "init" has not exactly the model's weights; else those that fit are taken
-            and the others logged.
+            on one; "never" begins anew and removes it when all else was checked.
+        init: a checkpoint, a folder of weights, or the name of shipped weights to start from.
+        strict: it is an error if "init" has not exactly the model's options and weights; else the weights
+            that fit are taken and what differs is logged.
         mean: "auto" measures the mean pixel that stands in for the hole on the training data, or takes
             the one of "init"; "model" takes the model's option of that name.
         seed: everything random derives from it.
@@ -231,7 +231,8 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     """Read a configuration.
 
     Args:
-        source: a TOML file, the name of a recipe, or a folder of videos for the default recipe.
+        source: a TOML file, the name of a recipe, or a folder of videos for the default recipe. A file
+            or folder that has the name of a recipe is reached by a path, such as ``./paper``.
         assignments: what to change in it, such as ``stages.0.steps=100``.
 
     Without ``data.cache`` the shots are kept in the folder ``shots`` of the run.
@@ -241,11 +242,11 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     """
     path = Path(source)
     values: dict[str, Any]
-    if path.is_dir():
+    if isinstance(source, str) and source in RECIPES:
+        values = read_toml(recipe(source))
+    elif path.is_dir():
         values = read_toml(recipe("default"))
         values["data"] = {**values.get("data", {}), "folders": [str(source)]}
-    elif str(source) in RECIPES and not path.exists():
-        values = read_toml(recipe(str(source)))
     elif path.exists():
         values = read_toml(path)
     else:
@@ -253,5 +254,22 @@ def load_config(source: str | Path, assignments: Iterable[str] = ()) -> TrainCon
     override(values, assignments)
     data, run = values.setdefault("data", {}), values.setdefault("run", {})
     if isinstance(data, dict) and isinstance(run, dict):
-        data.setdefault("cache", str(Path(run.get("output", RunConfig.output)) / "shots"))
+        data.setdefault("cache", default_cache(run.get("output", RunConfig.output)))
     return build(TrainConfig, values)
+
+
+def default_cache(output: str) -> str:
+    """Where a run keeps its shots if it is not told."""
+    return str(Path(output) / "shots")
+
+
+def check_footage(config: TrainConfig) -> None:
+    """Refuse a run that was told neither of footage nor of a cache with shots.
+
+    Raises:
+        InputError: there is nothing to train on.
+    """
+    data, cache = config.data, Path(config.data.cache)
+    named = data.folders or data.photos or str(cache) != default_cache(config.run.output)
+    if not named and not any(cache.glob("*.npy")):
+        raise InputError("data.folders: expected footage to train on, got none")

@@ -13,7 +13,7 @@ from typing import Any
 from vinpaint.errors import InputError
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "time limit": 75}
-"""Exit codes of ``vinpaint train`` by what stopped it; after each the same command goes on."""
+"""Exit codes of ``vinpaint train`` by what stopped it; after each the same command (without --fresh) goes on."""
 
 TIME_LIMIT = "time limit"
 
@@ -38,15 +38,16 @@ def seconds(duration: str) -> float:
 
 
 class Stopped(Exception):  # noqa: N818
-    """The run was stopped and saved; the same call goes on with it.
+    """The run was stopped and saved; the same call goes on with it, unless it begins anew each time.
 
     Attributes:
         reason: ``"SIGINT"``, ``"SIGTERM"`` or ``"time limit"``.
         step: steps done.
     """
 
-    def __init__(self, reason: str, step: int) -> None:
-        super().__init__(f"stopped by {reason} after step {step}; the same command goes on")
+    def __init__(self, reason: str, step: int, *, fresh: bool = False) -> None:
+        command = "the same command without --fresh" if fresh else "the same command"
+        super().__init__(f"stopped by {reason} after step {step}; {command} goes on")
         self.reason, self.step = reason, step
 
     @property

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from vinpaint.nn import VideoInpainter
 from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.pretrained import save_pretrained
 from vinpaint.training import checkpoint
-from vinpaint.training.config import CONFIG, StageConfig, TrainConfig
+from vinpaint.training.config import CONFIG, StageConfig, TrainConfig, check_footage
 from vinpaint.training.data import ClipDataset, prepare_data
 from vinpaint.training.distributed import Processes, RunningStatistics, join_processes
 from vinpaint.training.ema import average_weights
@@ -75,8 +75,10 @@ def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpa
 
     Raises:
         InputError: no data, no such device, or a checkpoint in the output folder made with other options.
-        Stopped: a signal or the time limit came; everything is saved, the same call goes on.
+        Stopped: a signal or the time limit came; everything is saved, the same call goes on (but not with
+            ``resume="never"``, which begins anew each time).
     """
+    check_footage(config)
     with join_processes(config.run.device) as processes:
         return _Run(config, processes, progress).go()
 
@@ -154,6 +156,9 @@ class _Run:
         with ExitStack() as stack:
             if self.processes.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                if self.config.run.resume == "never":
+                    for old in (checkpoint.NAME, LOG):
+                        (self.folder / old).unlink(missing_ok=True)
                 (self.folder / CONFIG).write_text(to_toml(self._resolved()), encoding="utf-8")
                 self.log = Log(self.folder / LOG, self.done)
                 stack.callback(self.log.close)
@@ -173,9 +178,7 @@ class _Run:
     def _saved_state(self) -> dict[str, Any] | None:
         path, resume = self.folder / checkpoint.NAME, self.config.run.resume
         if resume == "never":
-            path.unlink(missing_ok=True)
-            (self.folder / LOG).unlink(missing_ok=True)
-            return None
+            return None  # what is there is removed when nothing can be wrong with the run any more
         if resume == "must" and not path.exists():
             raise InputError(f"--resume: expected a checkpoint, found no {path}")
         if not path.exists():
@@ -190,8 +193,9 @@ class _Run:
         if state is not None:
             options = replace(options, mean=tuple(state["config"]["model"]["mean"]))
         elif run.init is not None:
-            weights, mean = checkpoint.read_weights(run.init)
-            options = replace(options, mean=mean) if run.mean == "auto" else options
+            weights, there = checkpoint.read_weights(run.init)
+            self._check_init(checkpoint.other_options(there, options))
+            options = replace(options, mean=there.mean) if run.mean == "auto" else options
         elif run.mean == "auto":
             options = replace(options, mean=self.samples_of[0].mean())
         self.model = VideoInpainter(options).to(self.device)
@@ -212,6 +216,18 @@ class _Run:
         opponent = self.objective.trainable()
         self.opponent = torch.optim.Adam(opponent, lr=rate) if opponent else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision == "fp16")
+
+    def _check_init(self, differing: Sequence[str]) -> None:
+        if not differing:
+            return
+        init = self.config.run.init
+        if self.config.run.strict:
+            raise InputError(
+                f"init: {init} was trained with other options: {'; '.join(differing)}; set these to what "
+                "is there, or run.strict = false, which takes the weights nonetheless"
+            )
+        if self.processes.first:
+            logger.warning("%s was trained with other options: %s", init, "; ".join(differing))
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -286,7 +302,8 @@ class _Run:
                 self._save()
             if stop and not (last and self.stage == len(self.config.stages) - 1):
                 self._finish()
-                raise Stopped(interruption.reason or TIME_LIMIT, self.done)
+                fresh = self.config.run.resume == "never"
+                raise Stopped(interruption.reason or TIME_LIMIT, self.done, fresh=fresh)
 
     def _choose_networks(self, stage: StageConfig) -> None:
         self.model.train()
@@ -371,7 +388,7 @@ class _Run:
             for name, term in {"loss": total.detach(), **terms}.items():
                 sums[name] = sums.get(name, 0) + term / stage.accumulate
         statistics.end_step()
-        sums["grad_norm"] = self._descend(stage, rate)
+        sums |= self._descend(stage, rate)
         self.step += 1
         self.done += 1
         row = {"step": self.done, "stage": self.stage, "lr": rate}
@@ -396,22 +413,24 @@ class _Run:
             return rate
         return rate * min(1.0, (self.done - self.moments_since + 1) / REGAIN_STEPS)
 
-    def _descend(self, stage: StageConfig, rate: float) -> Tensor:
-        """One step of the optimisers; returns the length of the gradient."""
+    def _descend(self, stage: StageConfig, rate: float) -> dict[str, Tensor]:
+        """One step of the optimisers; returns the length of each one's gradient."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
         longest = float("inf") if stage.clip_norm is None else stage.clip_norm
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        norms = {"grad_norm": nn.utils.clip_grad_norm_(self.model.parameters(), longest)}
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.opponent is not None:
             parameters = self.opponent.param_groups[0]["params"]
-            self.processes.average([p.grad for p in parameters if p.grad is not None])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            self.processes.average(gradients)
+            norms["discriminator_grad_norm"] = nn.utils.get_total_norm(gradients)
             self.opponent.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return norm
+        return norms
 
     def _note(self, computed: _Step) -> bool:
         """Log a step; returns whether any process wants to stop."""
@@ -430,11 +449,7 @@ class _Run:
             "data_wait": computed.waited / seconds,
             "seconds": self.seconds,
         }
-        if not math.isfinite(figures["loss"]):
-            raise FloatingPointError(
-                f"the loss of step {row['step']} is no finite number; go on from the last checkpoint in "
-                f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
-            )
+        self._check_finite(figures, row["step"])
         if self.log is not None:
             self.log.write(row)
         if self.board is not None:
@@ -442,6 +457,18 @@ class _Run:
         if self.progress is not None and self.processes.first:
             self.progress(row["step"], self.config.steps, row)
         return stopping
+
+    def _check_finite(self, figures: Mapping[str, float], step: int) -> None:
+        """Raise before anything is saved: an endless gradient kills the weights, its loss may look sound."""
+        checked = {"loss": "loss", "discriminator_grad_norm": "discriminator's gradient"}
+        if not self.scaler.is_enabled():  # which leaves out a step with such a gradient
+            checked["grad_norm"] = "gradient"
+        for figure, name in checked.items():
+            if not math.isfinite(figures.get(figure, 0.0)):
+                raise FloatingPointError(
+                    f"the {name} of step {step} is no finite number; go on from the last checkpoint in "
+                    f"{self.folder} with a lower learning rate, clip_norm, or precision fp32"
+                )
 
     # --- at times, and in the end
 
