@@ -14,7 +14,7 @@ from vinpaint.errors import InputError
 from vinpaint.evaluation import classical
 from vinpaint.evaluation.data import Clip, find_clips, load_frames, load_objects
 from vinpaint.evaluation.holes import HOLES, make_hole, read_hole, write_hole
-from vinpaint.training import sources
+from vinpaint.video.footage import VIDEO_SUFFIXES
 from vinpaint.video.masks import dilated
 
 SHAPE = (6, 60, 80)
@@ -64,10 +64,10 @@ def test_clips_are_found_in_every_layout(data: Path, tmp_path: Path) -> None:
 
 
 def test_every_video_that_is_trained_on_is_evaluated(tmp_path: Path) -> None:
-    for suffix in sources.VIDEO_SUFFIXES:
+    for suffix in VIDEO_SUFFIXES:
         (tmp_path / f"clip{suffix[1:]}{suffix.upper()}").touch()
     found = {clip.frames.suffix.lower() for clip in find_clips(tmp_path)}
-    assert found == set(sources.VIDEO_SUFFIXES)
+    assert found == set(VIDEO_SUFFIXES)
 
 
 def test_frames_are_brought_to_a_size_by_the_area_filter(data: Path) -> None:

@@ -172,6 +172,14 @@ def test_a_recipe_wins_over_a_folder_of_its_name(
     assert load_config(Path("paper")).data.folders == ("paper",)
 
 
+def test_what_is_shown_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--print-config"]) == 0
+    shown = capsys.readouterr().out
+    assert "`" not in shown
+    assert '# "combcn": 3DCN guides CombCN; "2dcn": CombCN alone' in shown
+    assert "# Of gradient_l1." in shown
+
+
 def test_what_is_shown_says_everything_and_reads_back(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ class AugmentConfig:
     """What is done to a window of footage, at random.
 
     Attributes:
-        enabled: ``False`` is the paper's plain sampling: consecutive frames and a crop at full
+        enabled: ``false`` is the paper's plain sampling: consecutive frames and a crop at full
             scale, whatever the other options say.
         scale: least and greatest factor by which footage is made smaller; as far as a shot is
             large enough.

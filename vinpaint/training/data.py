@@ -55,7 +55,7 @@ class DataConfig:
         validation_share: share of the clips that are kept for validation; the paper's 1 in 6. Which
             clips, only their names below their folder say, so a clip stays where it is when others
             or other folders are added. If that would be all clips, none is kept.
-        decoders: processes that decode; ``None``: one a core.
+        decoders: processes that decode; ``"none"``: one a core.
         augment: what is done to a window at random; not in validation.
         holes: which holes are cut.
         camera: how photographs are filmed.

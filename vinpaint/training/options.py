@@ -197,10 +197,12 @@ def field_docs(cls: type) -> dict[str, str]:
     _, _, text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     block = textwrap.dedent(re.split(r"\n(?=\S)", text)[0])
     entries = re.split(r"^(\w+): ", block, flags=re.MULTILINE)[1:]
-    return {
-        name: words[0].upper() + " ".join(words.replace("``", "").split())[1:]
-        for name, words in zip(entries[::2], entries[1::2], strict=True)
-    }
+    docs = {}
+    for name, marked_up in zip(entries[::2], entries[1::2], strict=True):
+        plain = re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", marked_up).replace("``", "")
+        words = " ".join(plain.split())
+        docs[name] = words[0].upper() + words[1:]
+    return docs
 
 
 def to_toml(config: Any, *, documented: bool = False) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from vinpaint.errors import InputError
+from vinpaint.video.footage import VIDEO_SUFFIXES
 from vinpaint.video.images import EXTENSIONS
-
-VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm"}
 
 UNREADABLE = {
     ".seq": "a .seq file, as of Caltech Pedestrian, is not read; make a video of its JPEG frames: "
