@@ -58,6 +58,12 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         load_pretrained(tmp_path)
 
 
+def test_the_folder_of_a_run_says_where_its_weights_are(tmp_path: Path) -> None:
+    save_pretrained(VideoInpainter(InpainterConfig(width=0.1)), tmp_path / "weights")
+    with pytest.raises(InputError, match="this is a run, whose weights are in its folder weights"):
+        load_pretrained(tmp_path)
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     save_pretrained(VideoInpainter(InpainterConfig(mode="2dcn")), tmp_path)
     (tmp_path / CONFIG).write_text('{"mode": "combcn", "mean": [0, 0, 0]}')

@@ -9,6 +9,7 @@ import logging
 import re
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,7 +343,7 @@ def test_the_bar_shows_losses_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = []
 
     class Bar:
-        n = 4
+        n, disable = 4, False
 
         def __init__(self, **options: object) -> None:
             bars.append(self)
@@ -366,6 +367,18 @@ def test_the_bar_shows_losses_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bars[0].shown == {"l1_3dcn": "12.35", "clips/s": "2", "wait": "50%"}
     assert bars[0].count == 1
     assert bars[0].closed
+
+
+def test_without_a_terminal_there_is_a_line_at_times(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures = {"l1_3dcn": 12.345, "clips_per_second": 2.0, "data_wait": 0.5, "loss": 1.0}
+    with closing(ProgressBar()) as bar, caplog.at_level(logging.INFO, "vinpaint.training"):
+        bar(5, 9, figures)
+        assert not caplog.messages
+        monkeypatch.setattr("vinpaint.training.monitor.LINE_SECONDS", 0)
+        bar(6, 9, figures)
+    assert caplog.messages == ["step 6 of 9: l1_3dcn 12.35, clips/s 2, wait 50%"]
 
 
 def test_a_log_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ def save_pretrained(
             Path(partial, name).replace(folder / name)
 
 
+def read_config(folder: Path) -> InpainterConfig:
+    """The options of the model in a folder of weights.
+
+    Raises:
+        InputError: one of its two files is missing, or the configuration is unreadable.
+    """
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            run = "; this is a run, whose weights are in its folder weights"
+            raise InputError(
+                f"weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}"
+                + (run if (folder / "weights" / name).is_file() else "")
+            )
+    try:
+        options = json.loads((folder / CONFIG).read_text())
+        options["mean"] = tuple(options["mean"])
+        return InpainterConfig(**options)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"weights: {folder} does not hold a vinpaint model: {error}") from error
+
+
 def load_pretrained(weights: str | Path | None = None) -> VideoInpainter:
     """Read a model, in float32 and evaluation mode.
 
@@ -67,17 +88,10 @@ def load_pretrained(weights: str | Path | None = None) -> VideoInpainter:
         InputError: the folder, one of its two files, or a tensor in them is missing or unreadable.
     """
     folder = weights_folder(weights)
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}"
-            )
+    model = VideoInpainter(read_config(folder))
     try:
-        options = json.loads((folder / CONFIG).read_text())
-        options["mean"] = tuple(options["mean"])
-        model = VideoInpainter(InpainterConfig(**options))
         state = {name: value.float() for name, value in load_file(folder / WEIGHTS).items()}
         model.load_state_dict(state)
-    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"weights: {folder} does not hold a vinpaint model: {error}") from error
     return model.eval()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from vinpaint.evaluation import classical
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.program import Program
 from vinpaint.inpainting import Inpainter
-from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, weights_folder
+from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, read_config, weights_folder
 
 Fill = Callable[[Frames, Hole], Frames]
 """Frames (F, H, W, 3), black in the hole, and the hole (F, H, W) to frames; only their hole is used."""
@@ -137,6 +136,7 @@ def _named_weights(weights: Sequence[str | Path]) -> dict[str, Path]:
             raise InputError(
                 f"--weights: two folders are named {name}; name them apart, as in NAME=FOLDER"
             )
+        read_config(path)  # a name that is none is an error even where no method needs it
         named[name] = path
     return named
 
@@ -147,7 +147,7 @@ def _networks(
     target = resolve_device(device)
     dtype = resolve_precision(precision, target)
     mode = "2dcn" if method == "2dcn" else "combcn"
-    fitting = {name: folder for name, folder in weights.items() if _mode(folder) == mode}
+    fitting = {name: folder for name, folder in weights.items() if read_config(folder).mode == mode}
     if not fitting:
         raise InputError(
             f"--weights: the method {method} needs weights whose {CONFIG} says mode {mode}; "
@@ -162,20 +162,6 @@ def _networks(
         )
         for name, folder in fitting.items()
     ]
-
-
-def _mode(folder: Path) -> str:
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"--weights: expected a folder with {WEIGHTS} and {CONFIG}, found no {folder / name}"
-            )
-    try:
-        return str(json.loads((folder / CONFIG).read_text())["mode"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"--weights: {folder / CONFIG} is not a model's configuration: {error}"
-        ) from error
 
 
 def _digest(folder: Path) -> str:

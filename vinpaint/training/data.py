@@ -215,11 +215,17 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         if not self.shots:
             longest = max((shot.frames for shot in shots), default=0)
             largest = max((min(shot.height, shot.width) for shot in shots), default=0)
+            if split == "validation" and found and not shots:
+                raise InputError(
+                    f"none of {len({shot.source for shot in found})} clips fell into the "
+                    f"validation_share of {config.validation_share:.3g}, which goes by their names"
+                )
             raise InputError(
                 f"no {split} shot of at least {frames} frames and {size} x {size} pixels in "
                 f"{config.cache}: got {len(shots)} of at most {longest} frames and {largest} "
                 "pixels along the shorter side"
                 + ("" if found else "; prepare_data decodes the footage")
+                + (f" (short_side is {config.short_side})" if size > config.short_side else "")
             )
         # A long shot is drawn more often than a short one, not in proportion: it repeats itself.
         self._ends = np.cumsum(np.sqrt([shot.frames for shot in self.shots]))

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -36,11 +37,16 @@ class Progress(Protocol):
         """Steps done, steps in all, and the row of the log."""
 
 
+LINE_SECONDS = 60
+"""Between two lines of progress where there is no terminal to draw a bar on."""
+
+
 class ProgressBar:
-    """Losses, rate and time left in one line; silent when standard error is no terminal."""
+    """Losses, rate and time left in one line, or a line a minute where standard error is no terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._said = time.monotonic()
 
     def __call__(self, done: int, total: int, figures: Mapping[str, Any], /) -> None:
         if self._bar is None:
@@ -49,8 +55,13 @@ class ProgressBar:
             )
         shown = {name: f"{figures[name]:.2f}" for name in figures if name.startswith("l1_")}
         rate, wait = figures["clips_per_second"], figures["data_wait"]
-        self._bar.set_postfix(shown | {"clips/s": f"{rate:.3g}", "wait": f"{wait:.0%}"}, False)
+        shown |= {"clips/s": f"{rate:.3g}", "wait": f"{wait:.0%}"}
+        self._bar.set_postfix(shown, False)
         self._bar.update(done - self._bar.n)
+        if self._bar.disable and time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            named = ", ".join(f"{name} {value}" for name, value in shown.items())
+            logger.info("step %d of %d: %s", done, total, named)
 
     def close(self) -> None:
         if self._bar is not None:
