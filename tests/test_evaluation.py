@@ -198,9 +198,9 @@ def test_masks_of_an_older_evaluation_are_taken_only_when_asked_for(
 
     masks = tmp_path / "made" / "masks"
     for kinds in (["box", "free-form"], ["box"]):
-        assert holes("made", holes=kinds) == kinds
+        assert holes("made", holes=kinds, overwrite=True) == kinds
     assert holes("other", masks=masks) == ["box"]
-    assert holes("made", masks=masks, holes=["free-form"]) == ["free-form"]
+    assert holes("made", masks=masks, holes=["free-form"], overwrite=True) == ["free-form"]
     assert holes("third", masks=masks) == ["box"]
     (masks / "kinds.json").unlink()  # masks that no evaluation wrote
     assert holes("fourth", masks=masks) == ["box", "free-form"]
@@ -227,7 +227,11 @@ def test_what_was_kept_under_other_options_is_not_used(
 ) -> None:
     calls: list[int] = []
     one = score(clips, [_counting(calls)], output=tmp_path / "out", holes=["box"])
-    other = score(clips, [_counting(calls)], output=tmp_path / "out", holes=["box"], **change)
+    change = {**change, "output": tmp_path / "out", "holes": ["box"]}
+    (name,) = change.keys() - {"output", "holes"}
+    with pytest.raises(InputError, match=f"holds a report of {name} .*expected another folder"):
+        score(clips, [_counting(calls)], **change)
+    other = score(clips, [_counting(calls)], **change, overwrite=True)
     assert len(calls) == 6
     assert [s.values["l1"] for s in one.scores] != [s.values["l1"] for s in other.scores]
 
@@ -443,6 +447,8 @@ def test_the_command_writes_a_table_and_a_page(
     assert main([*run, "--methods", "truth"]) == 0
     failing = "no=command:no-such-program {frames} {masks} {output}"
     smaller = ["--size", "32x24", "--frames", "4"]
+    assert main([*run, *smaller, "--methods", "truth"]) == 2
+    smaller.append("--overwrite")
     assert main([*run, *smaller, "--methods", "mean", failing, "truth"]) == 1
     printed = capsys.readouterr()
     assert "| mean " in printed.out

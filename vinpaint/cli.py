@@ -216,6 +216,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="folder of the report; an evaluation that was interrupted goes on in it",
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace a report of other clips, sizes or holes"
+    )
+    parser.add_argument(
         "--methods",
         nargs="+",
         default=["vinpaint", "harmonic", "telea", "truth"],
@@ -366,6 +369,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             precision=args.precision,
             perceptual=not args.no_perceptual,
             isolate=True,
+            overwrite=args.overwrite,
             progress=progress,
         )
     for hole in results.holes:

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vinpaint.devices import resolve_device
-from vinpaint.errors import InputWarning
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation.cache import cached, digest
 from vinpaint.evaluation.data import Clip, Frames, Hole, find_clips, load_frames
 from vinpaint.evaluation.holes import RATIO, HoleSource
@@ -26,6 +28,9 @@ from vinpaint.evaluation.sheets import Sheet
 from vinpaint.evaluation.video_distance import Features
 from vinpaint.evaluation.worker import Worker
 from vinpaint.info import build_info, version
+
+RESULTS = "results.json"
+"""All scores and options, in the folder of the report."""
 
 METHODS = ("vinpaint", "harmonic", "telea", TRUTH)
 """What is compared unless something else is asked for."""
@@ -47,6 +52,7 @@ def evaluate(
     precision: str = "auto",
     perceptual: bool = True,
     isolate: bool = False,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
     """Fill holes in whole clips by several methods, and hold what they give against the truth.
@@ -72,6 +78,7 @@ def evaluate(
         perceptual: ``False`` leaves LPIPS and VFID out, which take networks of their own.
         isolate: run each method in a process of its own, which its peak memory needs. Such a script needs
             ``if __name__ == "__main__":``.
+        overwrite: replace a report of other clips, sizes or holes in ``output``; without it that is an error.
         progress: called with the fills scored so far and in all.
 
     Returns:
@@ -81,10 +88,12 @@ def evaluate(
     Raises:
         InputError: what is asked for does not exist or does not fit.
     """
-    options = {k: v for k, v in locals().items() if k not in ("methods", "progress")}
+    options = {k: v for k, v in locals().items() if k not in ("methods", "overwrite", "progress")}
     clips = find_clips(data)
     rows = resolve_methods(methods, weights=weights, device=device, precision=precision)
     source = HoleSource(clips, holes, ratio=ratio, seed=seed, masks=masks)
+    if not overwrite:
+        _refuse_another(Path(output) / RESULTS, {**options, "holes": source.kinds})
     results = Results(
         clips=[clip.name for clip in clips],
         holes=source.kinds,
@@ -105,6 +114,21 @@ def evaluate(
                 run.clip(clip, kinds, workers)
     run.finish()
     return results
+
+
+def _refuse_another(path: Path, options: Mapping[str, Any]) -> None:
+    """Other methods and weights may join a report; other clips, sizes or holes would replace it."""
+    if not path.exists():
+        return
+    report = json.loads(path.read_text())
+    there = {**report["options"], "holes": report["holes"]}
+    wanted = json.loads(json.dumps(options, default=str))
+    names = ("data", "size", "frames", "holes", "ratio", "masks", "seed")
+    other = [f"{name} {there.get(name)!r}" for name in names if there.get(name) != wanted[name]]
+    if other:
+        raise InputError(
+            f"--output: {path.parent} holds a report of {', '.join(other)}; expected another folder, or --overwrite"
+        )
 
 
 def sheet_path(output: Path, kind: str, clip: str) -> Path:
@@ -167,7 +191,7 @@ class _Run:
             scores = set_scores(features, truths)
             self._results.sets.setdefault(kind, {})[method] = scores
         self._output.mkdir(parents=True, exist_ok=True)
-        self._results.save(self._output / "results.json")
+        self._results.save(self._output / RESULTS)
 
     def _kind(self, clip: Clip, kind: str, judge: ClipJudge, workers: Sequence[Worker]) -> None:
         hole = self._source.hole(kind, clip, judge.truth.shape[:3])
