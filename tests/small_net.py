@@ -45,6 +45,8 @@ def train_a_rank(folder: str, rank: int) -> None:
     wrapped = nn.parallel.DistributedDataParallel(net)
     loss_of(wrapped, clips[rank : rank + 1]).backward()
     torch.save([p.grad for p in net.parameters()], Path(folder) / f"gradients{rank}.pt")
+    torch.distributed.barrier()  # a process that leaves early may keep the other from ending
+    del wrapped
     torch.distributed.destroy_process_group()
 
 

@@ -226,6 +226,7 @@ def test_gradients_are_averaged_over_two_processes(tmp_path):
     finally:
         for rank in ranks:
             rank.kill()
+            rank.communicate()
     expected = gradients(net, clips)[1:]
     for rank in range(2):
         assert_same(torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True), expected)
