@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from vinpaint import ops, reference
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import reduce_clip
-from vinpaint.training.loop import TrainConfig, losses
+from vinpaint.training import LossConfig, StageConfig
+from vinpaint.training.loop import Networks
+from vinpaint.training.losses import Objective
 
 pytestmark = [needs_gpu, quiet]
 
@@ -51,13 +53,12 @@ def test_training_step(benchmark) -> None:
     plain = PlainInpainter(model).to(DEVICE).train()
     plain.completion.to(memory_format=torch.channels_last_3d)
     plain.comb.to(memory_format=torch.channels_last)
-    config = TrainConfig(data="", output="")
+    networks, objective = Networks(model, StageConfig()), Objective(LossConfig(), DEVICE)
+    every_frame = torch.arange(FRAMES, device=DEVICE)
 
     def our_loss() -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            loss3d, loss2d = losses(model, clip, mask, config)
-        assert loss2d is not None
-        return loss3d + loss2d
+            return objective(networks(clip, mask, every_frame))[0]
 
     def plain_forward(clip: Tensor, mask: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):
