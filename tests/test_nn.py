@@ -152,6 +152,15 @@ def test_networks_that_start_from_the_smooth_fill_begin_by_leaving_it() -> None:
     torch.testing.assert_close(coarse, harmonic_fill(*reduce_clip(frames, mask)), rtol=0, atol=0)
 
 
+def test_a_frame_that_is_all_hole_begins_as_the_mean() -> None:
+    frames, mask = _clip()
+    mask[:, :, 1] = 1
+    model = VideoInpainter(InpainterConfig(prefill="smooth", mean=(0.1, 0.2, 0.3)))
+    x = model.network_input(frames, mask)
+    assert x[0, :3, 1, 5, 7].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    torch.testing.assert_close(x[:, :3, 2:], harmonic_fill(frames, mask)[:, :, 2:])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -166,9 +166,14 @@ class VideoInpainter(nn.Module):
         return self.prefilled(x)
 
     def prefilled(self, x: Tensor) -> Tensor:
-        """``x`` (N, 4, F, H, W), whose hole the mean pixel fills, with what ``config.prefill`` wants there, in place."""
+        """``x`` (N, 4, F, H, W), whose hole the mean pixel fills, with what ``config.prefill`` wants there, in place.
+
+        A frame that is all hole keeps the mean pixel.
+        """
         if self.config.prefill == "smooth":
-            x[:, :3] = harmonic_fill(x[:, :3].float(), x[:, 3:].float())
+            fill = harmonic_fill(x[:, :3].float(), x[:, 3:].float()).to(x.dtype)
+            nothing_known = x[:, 3:].amin((3, 4), keepdim=True) > 0
+            x[:, :3] = torch.where(nothing_known, x[:, :3], fill)
         return x
 
 
