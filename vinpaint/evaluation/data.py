@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
 from vinpaint.video.footage import VIDEO_SUFFIXES
-from vinpaint.video.images import EXTENSIONS, list_pictures, read_picture
+from vinpaint.video.images import EXTENSIONS, eight_bit, list_pictures, read_picture
 from vinpaint.video.reader import open_clip
 
 DAVIS_FOLDERS = ("JPEGImages/480p", "Annotations/480p")
@@ -89,7 +89,7 @@ def load_frames(clip: Clip, size: tuple[int, int] | None, count: int | None) -> 
     """
     frames = []
     for frame in islice(open_clip(clip.frames, argument="DATA").frames(), count):
-        rgb = frame.rgb if frame.rgb.dtype == np.uint8 else (frame.rgb >> 8).astype(np.uint8)
+        rgb = eight_bit(frame.rgb)
         frames.append(rgb if size is None else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
     return np.stack(frames).astype(np.uint8, copy=False)
 
@@ -119,9 +119,7 @@ def load_objects(clip: Clip, size: tuple[int, int], count: int) -> Hole:
 
 def read_mask(path: Path) -> Hole:
     """A mask picture as bool (H, W): ``True`` where its brightest channel is at :data:`OBJECT_LEVEL` or above."""
-    picture = read_picture(path, "mask")
-    if picture.dtype == np.uint16:
-        picture = picture >> 8
+    picture = eight_bit(read_picture(path, "mask"))
     if picture.ndim == 3:
         picture = picture[:, :, :3].max(axis=2)
     return np.asarray(picture >= OBJECT_LEVEL)

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from vinpaint.errors import InputError
 from vinpaint.training.camera import CameraConfig, film
 from vinpaint.training.sources import Box, Source
+from vinpaint.video.images import eight_bit
 
 Pixels = NDArray[np.uint8]
 
@@ -243,8 +244,7 @@ def _cut(source: Source, decoding: Decoding) -> Iterator[tuple[int, Pixels]]:
             yield start, np.stack(shot)
             start, shot = frame.index, []
         cuts = cuts[1:] if frame.index == cuts[0] else cuts
-        rgb = frame.rgb if frame.rgb.dtype == np.uint8 else (frame.rgb >> 8).astype(np.uint8)
-        shot.append(_small(_cropped(rgb, source.box, decoding), decoding))
+        shot.append(_small(_cropped(eight_bit(frame.rgb), source.box, decoding), decoding))
     yield start, np.stack(shot)
 
 

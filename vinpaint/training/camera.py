@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
-from vinpaint.video.images import read_picture
+from vinpaint.video.images import eight_bit, read_picture
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -202,9 +202,7 @@ def smooth_path(stops: Floats, frames: int) -> Floats:
 
 
 def _photograph(path: Path) -> Pixels:
-    picture = read_picture(path, "photos")
+    picture = eight_bit(read_picture(path, "photos"))
     if picture.ndim == 2:
         picture = np.repeat(picture[..., None], 3, axis=2)
-    if picture.dtype != np.uint8:
-        picture = picture >> 8
-    return np.ascontiguousarray(picture[..., :3], np.uint8)
+    return np.ascontiguousarray(picture[..., :3])

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,9 +15,16 @@ from vinpaint.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from vinpaint.video.color import Rgb
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def eight_bit(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """A picture of 8 or 16 bits a channel in 8: the same array, or the upper bytes."""
+    return picture if picture.dtype == np.uint8 else (picture >> 8).astype(np.uint8)
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

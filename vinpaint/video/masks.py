@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vinpaint.errors import InputError
-from vinpaint.video.images import EXTENSIONS, list_pictures, read_picture
+from vinpaint.video.images import EXTENSIONS, eight_bit, list_pictures, read_picture
 from vinpaint.video.reader import Clip, Thumbnail, open_clip
 
 if TYPE_CHECKING:
@@ -383,9 +383,7 @@ def feather_weights(hole: Hole, pixels: int) -> npt.NDArray[np.float32]:
 
 
 def _read_gray(path: Path) -> Hole:
-    picture = read_picture(path, "--mask")
-    if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
+    picture = eight_bit(read_picture(path, "--mask"))
     if picture.ndim == 2:
         return picture
     if picture.shape[2] == 4:

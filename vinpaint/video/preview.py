@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from vinpaint.video.images import eight_bit
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -88,7 +90,7 @@ class ContactSheet:
 def side_by_side(left: Rgb, right: Rgb) -> Picture:
     """Two (H, W, 3) pictures of one size beside each other, uint8, with even sides for video."""
     gap = np.zeros((left.shape[0], _MIDDLE, 3), np.uint8)
-    both = np.concatenate([_eight_bit(left), gap, _eight_bit(right)], axis=1)
+    both = np.concatenate([eight_bit(left), gap, eight_bit(right)], axis=1)
     width, height = side_by_side_size(left.shape[1], left.shape[0])
     missing = ((0, height - both.shape[0]), (0, width - both.shape[1]), (0, 0))
     return np.pad(both, missing, mode="edge")
@@ -102,7 +104,7 @@ def side_by_side_size(width: int, height: int) -> tuple[int, int]:
 
 def marked(rgb: Rgb, mask: Mask) -> Picture:
     """The picture, uint8 (H, W, 3), with the hole tinted and outlined."""
-    picture = _eight_bit(rgb).copy()
+    picture = eight_bit(rgb).copy()
     hole = mask > 0
     picture[hole] = (0.55 * picture[hole] + 0.45 * _TINT).astype(np.uint8)
     contours, _ = cv2.findContours(hole.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -110,12 +112,8 @@ def marked(rgb: Rgb, mask: Mask) -> Picture:
     return picture
 
 
-def _eight_bit(rgb: Rgb) -> Picture:
-    return rgb if rgb.dtype == np.uint8 else (rgb >> 8).astype(np.uint8)
-
-
 def _small(rgb: Rgb, width: int) -> Picture:
-    picture = _eight_bit(rgb)
+    picture = eight_bit(rgb)
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     interpolation = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), np.uint8)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.video.color import ColorConverter, Rgb, bit_depth, composable_format
-from vinpaint.video.images import list_pictures, read_picture
+from vinpaint.video.images import eight_bit, list_pictures, read_picture
 from vinpaint.video.orientation import Orientation
 
 if TYPE_CHECKING:
@@ -213,8 +213,7 @@ class FolderClip(Clip):
     def thumbnails(self, width: int | None = 256, *, gray: bool = False) -> Iterator[Thumbnail]:
         size = _small_size(self.info.width, self.info.height, width)
         for frame in self.frames():
-            rgb = frame.rgb if frame.rgb.dtype == np.uint8 else frame.rgb >> 8
-            small = cv2.resize(rgb.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(eight_bit(frame.rgb), size, interpolation=cv2.INTER_AREA)
             code = cv2.COLOR_RGB2GRAY if gray else cv2.COLOR_RGB2BGR
             image = np.asarray(cv2.cvtColor(small, code), np.uint8)
             yield Thumbnail(frame.index, frame.time, image)
