@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -142,10 +142,11 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Study:
-    """What all rows have in common."""
+    """What all rows have in common; ``width`` is the share of the paper's channels."""
 
     runs: Path
     sets: dict[str, tuple[str, ...]]
+    width: float
     steps: int
     batch: int
     frames: int
@@ -219,7 +220,7 @@ class Study:
         )
         config = TrainConfig(
             data=self.data(name),
-            model=what.model,
+            model=replace(what.model, width=self.width),
             losses=what.losses,
             run=RunConfig(
                 output=str(output),
@@ -299,8 +300,9 @@ COLUMNS = {
 def to_markdown(results: dict[str, Any], study: Study) -> str:
     """The tables, the paper's figures beside ours."""
     clips = f"{study.frames} frames of {study.size} x {study.size}"
+    width = "" if study.width == 1 else f"{study.width:g} of the paper's channels; "
     conditions = (
-        f"{study.steps} steps a stage of {study.batch} clips of {clips}; CombCN on "
+        f"{width}{study.steps} steps a stage of {study.batch} clips of {clips}; CombCN on "
         f"{study.comb_frames or 'all'} frames of each; Adam {study.learning_rate:g}, falling to 0 by a cosine; "
         f"{study.precision}; the paper's box; mean of {study.clips} held-out samples; ± is the standard deviation over seeds. "
         "l1 is 0..255 inside the hole at full size, 3DCN's brought there by trilinear interpolation."
@@ -366,6 +368,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--width", type=float, default=1.0, help="share of the paper's channels")
     parser.add_argument("--steps", type=int, default=100_000, help="steps a stage")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--frames", type=int, default=32)
@@ -383,6 +386,7 @@ def main() -> None:
     study = Study(
         args.runs,
         sets,
+        args.width,
         *(args.steps, args.batch, args.frames, args.size, args.comb_frames),
         *(args.learning_rate, args.precision, args.device, args.clips),
     )

@@ -20,8 +20,6 @@ ROWS_TRIED = ["3dcn", "combcn", "frozen", "plain"]
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    narrow = {n: replace(row, model=replace(row.model, width=0.1)) for n, row in ROWS.items()}
-    monkeypatch.setattr(paper_tables, "ROWS", narrow)
     one_process = partial(replace, decoders=1)
     monkeypatch.setattr(paper_tables, "prepare_data", lambda data: prepare_data(one_process(data)))
     for name in ("faces", "streets"):
@@ -29,7 +27,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         for clip in range(4):
             write_video(tmp_path / name / f"{clip}.mp4", frames=6)
     sets = {name: (str(tmp_path / name),) for name in ("faces", "streets")}
-    return Study(tmp_path / "runs", sets, 1, 1, 4, 32, 2, 1e-3, "fp32", "cpu", 2)
+    return Study(tmp_path / "runs", sets, 0.1, 1, 1, 4, 32, 2, 1e-3, "fp32", "cpu", 2)
 
 
 @needs_weights
@@ -53,6 +51,7 @@ def test_tables_from_footage(study: Study, tmp_path: Path, monkeypatch: pytest.M
         run(replace(study, steps=2), seeds, ROWS_TRIED)
 
     text = to_markdown(results, study)
+    assert "0.1 of the paper's channels; 1 steps" in text
     assert text.count("| CombCN |") == 4  # in every table, to compare with
     assert "| 3DCN frozen | 1 |" in text
     assert "| 6.27 |" in text
