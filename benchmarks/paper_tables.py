@@ -8,6 +8,11 @@ again, so a run that was stopped goes on.
 
     python benchmarks/paper_tables.py --set faces=videos/faces --set streets=videos/streets --runs runs \
         --steps 100000 --size 128 --frames 32 --output benchmarks/results
+
+A set of a few clips is soon learned by heart, by 3DCN first, and what it guides then is worse off than without it.
+With ``--footage`` every row is trained once, on all that there is, augmented, and judged on each set's held-out
+clips. Their names alone keep them out of the training, so a clip must have the same path below its set's folder as
+below that of the footage.
 """
 
 from __future__ import annotations
@@ -43,6 +48,12 @@ from vinpaint.training.augment import AugmentConfig
 from vinpaint.training.holes import HoleConfig
 
 Networks = Literal["completion", "comb", "joint"]
+
+FOOTAGE = "footage"
+"""The folder of the runs that are trained on ``--footage``."""
+
+LARGER = 1.5
+"""Footage is decoded this much larger than a sample, so that there is something to crop."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +153,19 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Study:
-    """What all rows have in common; ``width`` is the share of the paper's channels."""
+    """What all rows have in common.
+
+    Attributes:
+        footage, photos: what every row is trained on; without any each set's own clips, plainly sampled.
+        held_out: share of the clips that rows are judged on; their names say which.
+        width: share of the paper's channels.
+    """
 
     runs: Path
     sets: dict[str, tuple[str, ...]]
+    footage: tuple[str, ...]
+    photos: tuple[str, ...]
+    held_out: float
     width: float
     steps: int
     batch: int
@@ -157,33 +177,50 @@ class Study:
     device: str
     clips: int
 
-    def data(self, name: str) -> DataConfig:
+    def judged_data(self, name: str) -> DataConfig:
         """The paper's samples: one box, consecutive frames, the central square, nothing augmented."""
         return DataConfig(
             cache=str(self.runs / name / "shots"),
             folders=self.sets[name],
             short_side=self.size,
             crop="center-square",
+            validation_share=self.held_out,
             augment=AugmentConfig(enabled=False),
             holes=HoleConfig(shares={"box": 1.0}),
         )
 
-    def folder(self, name: str, row: str, seed: int) -> Path:
-        return self.runs / name / f"{row}-seed{seed}"
+    def trained_data(self, name: str) -> DataConfig:
+        """What a row is trained on for the set ``name``: all footage, augmented, or else the set's own."""
+        if not self.footage:
+            return self.judged_data(name)
+        return replace(
+            self.judged_data(name),
+            cache=str(self.runs / FOOTAGE / "shots"),
+            folders=self.footage,
+            photos=self.photos,
+            short_side=round(LARGER * self.size),
+            crop="none",
+            augment=AugmentConfig(scale=(1.0, LARGER)),
+        )
+
+    def trained(self, name: str, row: str, seed: int) -> Path:
+        """The folder of a row's runs: with ``footage`` one for all sets."""
+        return self.runs / (FOOTAGE if self.footage else name) / f"{row}-seed{seed}"
 
     def weights(self, name: str, row: str, seed: int) -> Path:
         """Of a row that is done: those of its last stage."""
-        return self.folder(name, row, seed) / ROWS[row].stages[-1] / "weights"
+        return self.trained(name, row, seed) / ROWS[row].stages[-1] / "weights"
 
     def facts(self) -> dict[str, Any]:
         """What scores depend on, beside their set and row."""
+        paths = {"footage": bool(self.footage), "photos": bool(self.photos)}
         apart = ("runs", "sets", "device")
-        return {key: value for key, value in asdict(self).items() if key not in apart}
+        return {key: value for key, value in asdict(self).items() if key not in apart} | paths
 
     def train_row(self, name: str, row: str, seed: int) -> Scores:
         """Train one row unless it is done, and its scores on the held-out clips."""
-        folder, what = self.folder(name, row, seed), ROWS[row]
-        scores = folder / "scores.json"
+        folder, what = self.trained(name, row, seed), ROWS[row]
+        scores = folder / f"scores-{name}.json"
         if scores.exists():
             done: dict[str, Any] = json.loads(scores.read_text())
             if done["study"] != self.facts():
@@ -219,7 +256,7 @@ class Study:
             schedule="cosine",
         )
         config = TrainConfig(
-            data=self.data(name),
+            data=self.trained_data(name),
             model=replace(what.model, width=self.width),
             losses=what.losses,
             run=RunConfig(
@@ -240,7 +277,11 @@ class Study:
     def judge(self, model: VideoInpainter, name: str, *, alone: bool) -> Scores:
         """l1 of 3DCN (brought to full size) and CombCN, and CombCN's further scores; means over the clips."""
         clips = ClipDataset(
-            self.data(name), frames=self.frames, size=self.size, stop=self.clips, split="validation"
+            self.judged_data(name),
+            frames=self.frames,
+            size=self.size,
+            stop=self.clips,
+            split="validation",
         )
         device = next(model.parameters()).device
         perceptual = LPIPS("alex")
@@ -270,7 +311,8 @@ def _composited(output: torch.Tensor, truth: np.ndarray, mask: np.ndarray) -> np
 def run(study: Study, seeds: dict[str, int], rows: Sequence[str]) -> dict[str, Any]:
     """All rows of all sets; ``seeds`` says how many of each table."""
     for name in study.sets:
-        prepare_data(study.data(name))
+        prepare_data(study.judged_data(name))
+    prepare_data(study.trained_data(next(iter(study.sets))))
     results: dict[str, Any] = {}
     for seed in range(max(seeds.values())):
         for row in rows:
@@ -300,9 +342,10 @@ COLUMNS = {
 def to_markdown(results: dict[str, Any], study: Study) -> str:
     """The tables, the paper's figures beside ours."""
     clips = f"{study.frames} frames of {study.size} x {study.size}"
+    footage = "all footage, augmented; " if study.footage else "each set's own clips; "
     width = "" if study.width == 1 else f"{study.width:g} of the paper's channels; "
     conditions = (
-        f"{width}{study.steps} steps a stage of {study.batch} clips of {clips}; CombCN on "
+        f"Trained on {footage}{width}{study.steps} steps a stage of {study.batch} clips of {clips}; CombCN on "
         f"{study.comb_frames or 'all'} frames of each; Adam {study.learning_rate:g}, falling to 0 by a cosine; "
         f"{study.precision}; the paper's box; mean of {study.clips} held-out samples; ± is the standard deviation over seeds. "
         "l1 is 0..255 inside the hole at full size, 3DCN's brought there by trilinear interpolation."
@@ -366,6 +409,12 @@ def main() -> None:
         metavar="NAME=FOLDER[,FOLDER...]",
         help="footage; the ablations are of the first set",
     )
+    footage = "what all rows are trained on, in place of each set's own clips"
+    parser.add_argument("--footage", action="append", default=[], metavar="FOLDER", help=footage)
+    photos = "photographs for a synthetic camera, beside the footage"
+    parser.add_argument("--photos", action="append", default=[], metavar="FOLDER", help=photos)
+    held_out = "share of the clips that rows are judged on (default the paper's 1/6)"
+    parser.add_argument("--held-out", type=float, default=1 / 6, metavar="SHARE", help=held_out)
     parser.add_argument("--runs", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--width", type=float, default=1.0, help="share of the paper's channels")
@@ -382,11 +431,13 @@ def main() -> None:
     parser.add_argument("--ablation-seeds", type=int, default=1)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()
+    if args.photos and not args.footage:
+        parser.error("--photos: expected --footage beside it")
     sets = dict(_set(text) for text in args.set)
     study = Study(
         args.runs,
         sets,
-        args.width,
+        *(tuple(args.footage), tuple(args.photos), args.held_out, args.width),
         *(args.steps, args.batch, args.frames, args.size, args.comb_frames),
         *(args.learning_rate, args.precision, args.device, args.clips),
     )

@@ -13,7 +13,8 @@ from feature_weights import needs_weights
 from media import write_video
 from paper_tables import ROWS, Study, plot, run, to_markdown
 
-from vinpaint.training import prepare_data
+from vinpaint.nn import VideoInpainter
+from vinpaint.training import TrainConfig, prepare_data
 
 ROWS_TRIED = ["3dcn", "combcn", "frozen", "plain"]
 
@@ -27,7 +28,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         for clip in range(4):
             write_video(tmp_path / name / f"{clip}.mp4", frames=6)
     sets = {name: (str(tmp_path / name),) for name in ("faces", "streets")}
-    return Study(tmp_path / "runs", sets, 0.1, 1, 1, 4, 32, 2, 1e-3, "fp32", "cpu", 2)
+    return Study(
+        tmp_path / "runs", sets, (), (), 1 / 6, 0.1, 1, 1, 4, 32, 2, 1e-3, "fp32", "cpu", 2
+    )
 
 
 @needs_weights
@@ -57,6 +60,29 @@ def test_tables_from_footage(study: Study, tmp_path: Path, monkeypatch: pytest.M
     assert "| 6.27 |" in text
     plot(results, tmp_path / "bars.png")
     assert (tmp_path / "bars.png").stat().st_size > 10_000
+
+
+@needs_weights
+def test_rows_are_trained_once_on_footage_and_judged_on_each_set(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(
+        study, footage=(str(tmp_path / "faces"),)
+    )  # both sets have clips of these names
+    trained: list[str] = []
+    real = paper_tables.train
+
+    def once(config: TrainConfig) -> VideoInpainter:
+        trained.append(config.run.output)
+        return real(config)
+
+    monkeypatch.setattr(paper_tables, "train", once)
+    results = run(study, {"networks": 1}, ["2dcn"])
+    assert [list(rows) for rows in results.values()] == [["2dcn"], ["2dcn"]]
+    assert set(trained) == {str(tmp_path / "runs" / "footage" / "2dcn-seed0" / "joint")}
+    assert study.trained_data("faces").augment.enabled
+    assert not study.judged_data("faces").augment.enabled
+    assert "Trained on all footage" in to_markdown(results, study)
 
 
 def test_every_row_begins_with_a_row_of_the_same_model() -> None:
