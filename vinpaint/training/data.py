@@ -313,7 +313,8 @@ def _check_masks(config: HoleConfig) -> dict[Path, str]:
 
 
 def _unusable(which: str, skipped: dict[Path, str]) -> str:
-    named = "; ".join(f"{path}: {why}" for path, why in list(skipped.items())[:NAMED])
+    reasons = list(skipped.items())[:NAMED]
+    named = "; ".join(why if str(path) in why else f"{path}: {why}" for path, why in reasons)
     more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     return f"{which} cannot be used: {named}{more}"
 

@@ -144,7 +144,8 @@ class _Run:
         with warnings.catch_warnings():
             if not self.processes.first:
                 warnings.simplefilter("ignore")  # said once
-            prepare_data(self.config.data, progress=self._say_decoded())
+            decoded = self._say_decoded(interruption, 0 if state is None else state["done"])
+            prepare_data(self.config.data, progress=decoded)
         self.processes.wait()
         # All of them now: what is wrong with a later stage is said before the first step.
         self.samples_of = [self._samples(stage, sys.maxsize) for stage in self.config.stages]
@@ -476,8 +477,8 @@ class _Run:
         if self.processes.first:
             logger.info(message, *values)
 
-    def _say_decoded(self) -> Callable[[int, int], None]:
-        """Says every ten seconds how far the decoding is."""
+    def _say_decoded(self, interruption: Interruption, step: int) -> Callable[[int, int], None]:
+        """Says every ten seconds how far the decoding is, and ends it when the run's time is up."""
         said = time.monotonic()
 
         def say(done: int, total: int) -> None:
@@ -485,6 +486,8 @@ class _Run:
             if time.monotonic() - said >= 10 or done == total:
                 self._say("%d of %d clips are decoded", done, total)
                 said = time.monotonic()
+            if interruption.reason is not None and done < total:
+                raise Stopped(interruption.reason, step)
 
         return say
 

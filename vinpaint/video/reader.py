@@ -25,6 +25,9 @@ from vinpaint.video.orientation import Orientation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+TRUNCATABLE = ("INPUT", "--mask")
+"""Arguments that ``--allow-truncated`` goes for."""
+
 FOLDER_RATE = Fraction(25)
 """Frames a second that a folder of pictures is taken to have."""
 
@@ -290,9 +293,13 @@ class VideoClip(Clip):
 
     def _damaged(self, path: Path, what: str) -> None:
         if not self.allow_truncated:
+            way_round = (
+                ", or pass --allow-truncated to process what can be read"
+                if self._argument in TRUNCATABLE
+                else ""
+            )
             raise InputError(
-                f"{self._argument}: {path} is cut short or damaged: {what}; get a whole copy, or "
-                "pass --allow-truncated to process what can be read"
+                f"{self._argument}: {path} is cut short or damaged: {what}; get a whole copy{way_round}"
             )
         if not self._warned:
             self._warned = True
