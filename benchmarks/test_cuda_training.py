@@ -16,8 +16,8 @@ from vinpaint import ops, reference
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.training import LossConfig, StageConfig
-from vinpaint.training.loop import Networks
 from vinpaint.training.losses import Objective
+from vinpaint.training.networks import Networks
 
 pytestmark = [needs_gpu, quiet]
 

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +20,14 @@ from torch.utils.data import DataLoader
 import vinpaint
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
-from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.pretrained import save_pretrained
 from vinpaint.training import checkpoint
 from vinpaint.training.config import CONFIG, StageConfig, TrainConfig, check_footage
 from vinpaint.training.data import ClipDataset, prepare_data
 from vinpaint.training.distributed import Processes, RunningStatistics, join_processes
-from vinpaint.training.ema import average_weights
 from vinpaint.training.interruption import TIME_LIMIT, Interruption, Stopped, ignore_signals
-from vinpaint.training.losses import LossConfig, Objective, Output, choose_frames
+from vinpaint.training.learner import Learner
+from vinpaint.training.losses import Objective, Output, choose_frames
 from vinpaint.training.monitor import (
     CURVES,
     LOG,
@@ -36,17 +35,15 @@ from vinpaint.training.monitor import (
     Log,
     Progress,
     logger,
-    picture_rows,
     plot_losses,
 )
+from vinpaint.training.networks import Networks
 from vinpaint.training.options import plain, to_toml
+from vinpaint.training.validation import picture, validate
 
 WEIGHTS = "weights"
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-REGAIN_STEPS = 200
-"""Steps in which the learning rate rises after a checkpoint that came without Adam's moments."""
 
 
 def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpainter:
@@ -83,30 +80,6 @@ def train(config: TrainConfig, *, progress: Progress | None = None) -> VideoInpa
         return _Run(config, processes, progress).go()
 
 
-class Networks(nn.Module):
-    """What one stage computes of a clip, as one module."""
-
-    def __init__(self, model: VideoInpainter, stage: StageConfig) -> None:
-        super().__init__()
-        self.model, self.networks = model, stage.networks
-
-    def forward(self, frames: Tensor, mask: Tensor, chosen: Tensor) -> Output:
-        """Clips (N, 3, F, H, W), their holes, and the frames of each that CombCN gets."""
-        grid = self.model.grid
-        frames, mask = pad_to_grid(frames, grid), pad_to_grid(mask, grid)
-        small, small_mask = reduce_clip(frames, mask, self.model.config.reduction)
-        coarse = guidance = completed = None
-        if self.model.completion is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.networks != "comb"):
-                coarse, guidance = self.model.complete(small, small_mask)
-        if len(chosen) < frames.shape[2]:
-            frames, mask = frames[:, :, chosen], mask[:, :, chosen]
-            guidance = None if guidance is None else guidance[:, :, chosen]
-        if self.networks != "completion":
-            completed = self.model.restore(frames, mask, guidance)
-        return Output(coarse, small, small_mask, completed, frames, mask)
-
-
 class _Step:
     """A step that was computed, its figures still on the way from the device."""
 
@@ -130,7 +103,6 @@ class _Run:
         self.folder = Path(config.run.output)
         self.dtype = DTYPES[config.run.precision]
         self.stage = self.step = self.done = self.samples = 0
-        self.moments_since: int | None = None
         self.seconds = 0.0
         self.clips = 0
         self.busy = self.waited = 0.0
@@ -150,7 +122,8 @@ class _Run:
         # All of them now: what is wrong with a later stage is said before the first step.
         self.samples_of = [self._samples(stage, sys.maxsize) for stage in self.config.stages]
         torch.manual_seed(self.config.run.seed)
-        self._make_networks(state)
+        mean, where = self.samples_of[0].mean, self.folder / checkpoint.NAME
+        self.learner = Learner(self.config, self.processes, mean, state, where)
         if state is not None:
             self._restore(state)
             del state  # as large as all that was restored from it
@@ -172,7 +145,7 @@ class _Run:
                     self.stage, self.step = index, 0
                 self._run_stage(self.config.stages[index], interruption)
         self._finish()
-        return self._best().eval()
+        return self.learner.best.eval()
 
     # --- before the first step
 
@@ -188,69 +161,7 @@ class _Run:
         checkpoint.check_same_run(self.config, state, path)
         return state
 
-    def _make_networks(self, state: dict[str, Any] | None) -> None:
-        run, options = self.config.run, self.config.model
-        weights = None
-        if state is not None:
-            options = replace(options, mean=tuple(state["config"]["model"]["mean"]))
-        elif run.init is not None:
-            weights, there = checkpoint.read_weights(run.init)
-            self._check_init(checkpoint.other_options(there, options))
-            options = replace(options, mean=there.mean) if run.mean == "auto" else options
-        elif run.mean == "auto":
-            options = replace(options, mean=self.samples_of[0].mean())
-        self.model = VideoInpainter(options).to(self.device)
-        if weights is not None:
-            differing = checkpoint.take_weights(self.model, weights)
-            if differing and run.strict:
-                raise InputError(
-                    f"init: {len(differing)} weights of {run.init} and the model differ, first "
-                    f"{differing[0]}; run.strict = false takes the others"
-                )
-            if self.processes.first:
-                for weight in differing:
-                    logger.warning("not taken from %s: %s", run.init, weight)
-        self.objective = Objective(self.config.losses, self.device)
-        self.average = average_weights(self.model, run.ema) if run.ema else None
-        self.optimizer = torch.optim.Adam(self.model.parameters())
-        rate = self.config.losses.adversarial_learning_rate
-        opponent = self.objective.trainable()
-        self.opponent = torch.optim.Adam(opponent, lr=rate) if opponent else None
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision == "fp16")
-
-    def _check_init(self, differing: Sequence[str]) -> None:
-        if not differing:
-            return
-        init = self.config.run.init
-        if self.config.run.strict:
-            raise InputError(
-                f"init: {init} was trained with other options: {'; '.join(differing)}; set these to what "
-                "is there, or run.strict = false, which takes the weights nonetheless"
-            )
-        if self.processes.first:
-            logger.warning("%s was trained with other options: %s", init, "; ".join(differing))
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        try:
-            self.model.load_state_dict(state["model"])
-            self.objective.load_state_dict(state["objective"])
-            if self.average is not None:
-                average = state["average"] or {"model": state["model"], "told": 0}
-                self.average.module.load_state_dict(average["model"])
-                self.average.n_averaged.fill_(average["told"])
-        except RuntimeError as error:
-            raise InputError(
-                f"{self.folder / checkpoint.NAME} is of another architecture: {error}"
-            ) from error
-        self.moments_since = state["moments_since"]
-        if state["optimizer"] is None:
-            self.moments_since = state["done"]
-        else:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty where gradients were not scaled
-                self.scaler.load_state_dict(state["scaler"])
-            if self.opponent is not None:
-                self.opponent.load_state_dict(state["opponent"])
+    def _restore(self, state: Mapping[str, Any]) -> None:
         checkpoint.set_random_state(state["random"])
         self.stage, self.step, self.done = state["stage"], state["step"], state["done"]
         self.samples, self.seconds = state["samples"], state["seconds"]
@@ -259,7 +170,7 @@ class _Run:
     def _resolved(self) -> TrainConfig:
         """The options to go on with, the mean pixel that was measured among them."""
         run = replace(self.config.run, mean="model", resume="auto", time_limit=None)
-        return replace(self.config, model=self.model.config, run=run)
+        return replace(self.config, model=self.learner.model.config, run=run)
 
     # --- the stages
 
@@ -272,19 +183,20 @@ class _Run:
             *(stage.batch * stage.accumulate * self.processes.count, stage.frames),
             *(stage.size, stage.size),
         )
-        self._choose_networks(stage)
+        self.learner.choose_networks(stage)
         self.held_out = self._held_out(stage) if self.config.run.validate_every else None
-        if self.average is not None and self.step == 0:
-            self.average.n_averaged.zero_()
-        networks = self.processes.share_gradients(Networks(self.model, stage))
+        if self.learner.average is not None and self.step == 0:
+            self.learner.average.n_averaged.zero_()
+        model = self.learner.model
+        networks = self.processes.share_gradients(Networks(model, stage))
         clips = self._clips(stage)
         parts = (stage.accumulate, self.processes)
-        statistics = RunningStatistics(self.model, *parts)
+        statistics = RunningStatistics(model, *parts)
         pending: _Step | None = None
         while self.step < stage.steps:
-            if stage.steps - self.step <= stage.freeze_stats_steps and self.model.training:
-                self.model.eval()
-                statistics = RunningStatistics(self.model, *parts)
+            if stage.steps - self.step <= stage.freeze_stats_steps and model.training:
+                model.eval()
+                statistics = RunningStatistics(model, *parts)
             computed = self._one_step(stage, networks, clips, statistics, interruption)
             last = self.step >= stage.steps
             every = self.config.run.validate_every
@@ -305,14 +217,6 @@ class _Run:
                 self._finish()
                 fresh = self.config.run.resume == "never"
                 raise Stopped(interruption.reason or TIME_LIMIT, self.done, fresh=fresh)
-
-    def _choose_networks(self, stage: StageConfig) -> None:
-        self.model.train()
-        self.model.requires_grad_(True)
-        resting = {"completion": self.model.comb, "comb": self.model.completion}
-        module = resting.get(stage.networks)
-        if module is not None:
-            module.eval().requires_grad_(False)
 
     def _clips(self, stage: StageConfig) -> Iterator[list[Tensor]]:
         """Micro-batches of this process from where the run is to the end of the stage."""
@@ -360,11 +264,10 @@ class _Run:
     ) -> _Step:
         started = time.monotonic()
         waited = 0.0
-        rate = self._rate(stage)
+        learner = self.learner
+        rate = learner.rate(stage, self.step, self.done)
         chosen = choose_frames(self.config.losses, stage.frames, stage.comb_frames, self.done)
-        self.optimizer.zero_grad()
-        if self.opponent is not None:
-            self.opponent.zero_grad()
+        learner.forget_gradients()
         sums: dict[str, Tensor] = {}
         statistics.begin_step()
         for part in range(stage.accumulate):
@@ -378,18 +281,18 @@ class _Run:
                     stack.enter_context(self.processes.keep_gradients(networks))
                 with self._autocast():
                     output = networks(frames, mask, chosen)
-                    total, terms = self.objective(output)
-                self.scaler.scale(total / stage.accumulate).backward()
+                    total, terms = learner.objective(output)
+                learner.scaler.scale(total / stage.accumulate).backward()
             statistics.end_part()
             with self._autocast():
-                opposing = self.objective.discriminator_loss(output)
+                opposing = learner.objective.discriminator_loss(output)
             if opposing is not None:
                 (opposing / stage.accumulate).backward()
                 terms["discriminator"] = opposing.detach()
             for name, term in {"loss": total.detach(), **terms}.items():
                 sums[name] = sums.get(name, 0) + term / stage.accumulate
         statistics.end_step()
-        sums |= self._descend(stage, rate)
+        sums |= learner.descend(stage, rate, self.processes)
         self.step += 1
         self.done += 1
         row = {"step": self.done, "stage": self.stage, "lr": rate}
@@ -407,31 +310,6 @@ class _Run:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
-    def _rate(self, stage: StageConfig) -> float:
-        rate = stage.rate(self.step)
-        if self.moments_since is None:
-            return rate
-        return rate * min(1.0, (self.done - self.moments_since + 1) / REGAIN_STEPS)
-
-    def _descend(self, stage: StageConfig, rate: float) -> dict[str, Tensor]:
-        """One step of the optimisers; returns the length of each one's gradient."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.scaler.unscale_(self.optimizer)
-        longest = float("inf") if stage.clip_norm is None else stage.clip_norm
-        norms = {"grad_norm": nn.utils.clip_grad_norm_(self.model.parameters(), longest)}
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.opponent is not None:
-            parameters = self.opponent.param_groups[0]["params"]
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            self.processes.average(gradients)
-            norms["discriminator_grad_norm"] = nn.utils.get_total_norm(gradients)
-            self.opponent.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        return norms
 
     def _note(self, computed: _Step) -> bool:
         """Log a step; returns whether any process wants to stop."""
@@ -462,7 +340,7 @@ class _Run:
     def _check_finite(self, figures: Mapping[str, float], step: int) -> None:
         """Raise before anything is saved: an endless gradient kills the weights, its loss may look sound."""
         checked = {"loss": "loss", "discriminator_grad_norm": "discriminator's gradient"}
-        if not self.scaler.is_enabled():  # which leaves out a step with such a gradient
+        if not self.learner.scaler.is_enabled():  # which leaves out a step with such a gradient
             checked["grad_norm"] = "gradient"
         for figure, name in checked.items():
             if not math.isfinite(figures.get(figure, 0.0)):
@@ -491,51 +369,33 @@ class _Run:
 
         return say
 
-    def _best(self) -> VideoInpainter:
-        model = self.model if self.average is None else self.average.module
-        assert isinstance(model, VideoInpainter)
-        return model
-
-    @torch.no_grad()
     def _validate(self, stage: StageConfig) -> None:
-        """The paper's two losses on held-out clips, of the weights that would be saved now."""
+        """Validate the weights that would be saved now, and say what came of it."""
         if self.held_out is None:
             return
-        clips, model, processes = self.held_out, self._best(), self.processes
-        learning = [module for module in model.modules() if module.training]
-        networks, objective = Networks(model.eval(), stage), Objective(LossConfig(), self.device)
-        names = {"l1_3dcn": model.completion is not None}
-        names["l1_combcn"] = stage.networks != "completion"
-        sums = {name: torch.zeros((), device=self.device) for name, there in names.items() if there}
-        for index in range(processes.rank, len(clips), processes.count):
-            frames, mask = self._to_device([clip.unsqueeze(0) for clip in clips[index]])
-            with self._autocast():
-                output = networks(frames, mask, torch.arange(stage.frames))
-                _, terms = objective(output)
-            for name, total in sums.items():
-                total.add_(terms[name])
-            if index == 0 and self.board is not None:
-                self.board.pictures(self.done, "hole, fill, truth", _picture(output))
-        for module in learning:
-            module.training = True
-        processes.average(list(sums.values()))
-        share = processes.count / len(clips)
-        means = {name: share * value.item() for name, value in sums.items()}
+        best = self.learner.best
+        means, first = validate(best, stage, self.held_out, self.processes, self._losses)
         if self.log is not None:
             row = {"step": self.done, "stage": self.stage, "event": "validation", **means}
             self.log.write(row)
         if self.board is not None:
             self.board.figures(self.done, means, "validation")
+            if first is not None:
+                self.board.pictures(self.done, "hole, fill, truth", picture(first))
         shown = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
         self._say("validation after step %d: %s", self.done, shown)
+
+    def _losses(
+        self, networks: Networks, objective: Objective, batch: list[Tensor]
+    ) -> tuple[Output, dict[str, Tensor]]:
+        frames, mask = self._to_device(batch)
+        with self._autocast():
+            output = networks(frames, mask, torch.arange(frames.shape[2]))
+            return output, objective(output)[1]
 
     def _save(self) -> None:
         if not self.processes.first:
             return
-        average = None
-        if self.average is not None:
-            told = int(self.average.n_averaged)
-            average = {"model": self.average.module.state_dict(), "told": told}
         state = {
             "versions": {"vinpaint": vinpaint.__version__, "torch": str(torch.__version__)},
             "config": plain(self._resolved()),
@@ -544,14 +404,8 @@ class _Run:
             "done": self.done,
             "samples": self.samples,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "average": average,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "objective": self.objective.state_dict(),
-            "opponent": None if self.opponent is None else self.opponent.state_dict(),
-            "moments_since": self.moments_since,
             "random": checkpoint.random_state(),
+            **self.learner.state(),
         }
         checkpoint.write_checkpoint(self.folder / checkpoint.NAME, state)
 
@@ -562,18 +416,10 @@ class _Run:
         self.processes.wait()  # torchrun ends all when one has ended by a time limit
 
     def _leave(self) -> None:
-        save_pretrained(self._best(), self.folder / WEIGHTS)
+        save_pretrained(self.learner.best, self.folder / WEIGHTS)
         plot_losses(self.folder / LOG, self.folder / CURVES)
         if self.busy:
             self._say(
                 "%d clips in %.0f s, %.3g clips/s; %.1f %% of it waited for data",
                 *(self.clips, self.busy, self.clips / self.busy, 100 * self.waited / self.busy),
             )
-
-
-def _picture(output: Output) -> Tensor:
-    """The first clip of what the networks gave, CombCN's or else 3DCN's."""
-    if output.completed is not None:
-        return picture_rows(output.frames[0], output.mask[0], output.completed[0])
-    assert output.coarse is not None
-    return picture_rows(output.small[0], output.small_mask[0], output.coarse[0])
