@@ -13,14 +13,21 @@ A set of a few clips is soon learned by heart, by 3DCN first, and what it guides
 With ``--footage`` every row is trained once, on all that there is, augmented, and judged on each set's held-out
 clips. Their names alone keep them out of the training, so a clip must have the same path below its set's folder as
 below that of the footage.
+
+On a machine without decoders a folder of shots (``.npy``, from ``travel.py unpack-shots``) is footage too, as it is: its
+shots keep their crop. ``--time-limit 9m`` stops with exit code 75; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -40,12 +47,14 @@ from vinpaint.training import (
     LossConfig,
     RunConfig,
     StageConfig,
+    Stopped,
     TrainConfig,
     prepare_data,
     train,
 )
 from vinpaint.training.augment import AugmentConfig
 from vinpaint.training.holes import HoleConfig
+from vinpaint.training.interruption import seconds
 
 Networks = Literal["completion", "comb", "joint"]
 
@@ -159,6 +168,7 @@ class Study:
         footage, photos: what every row is trained on; without any each set's own clips, plainly sampled.
         held_out: share of the clips that rows are judged on; their names say which.
         width: share of the paper's channels.
+        ends: when to stop, by ``time.monotonic()``.
     """
 
     runs: Path
@@ -176,10 +186,11 @@ class Study:
     precision: Literal["fp32", "bf16"]
     device: str
     clips: int
+    ends: float = math.inf
 
     def judged_data(self, name: str) -> DataConfig:
         """The paper's samples: one box, consecutive frames, the central square, nothing augmented."""
-        return DataConfig(
+        data = DataConfig(
             cache=str(self.runs / name / "shots"),
             folders=self.sets[name],
             short_side=self.size,
@@ -188,12 +199,13 @@ class Study:
             augment=AugmentConfig(enabled=False),
             holes=HoleConfig(shares={"box": 1.0}),
         )
+        return _as_shots(data)
 
     def trained_data(self, name: str) -> DataConfig:
         """What a row is trained on for the set ``name``: all footage, augmented, or else the set's own."""
         if not self.footage:
             return self.judged_data(name)
-        return replace(
+        data = replace(
             self.judged_data(name),
             cache=str(self.runs / FOOTAGE / "shots"),
             folders=self.footage,
@@ -202,6 +214,7 @@ class Study:
             crop="none",
             augment=AugmentConfig(scale=(1.0, LARGER)),
         )
+        return _as_shots(data)
 
     def trained(self, name: str, row: str, seed: int) -> Path:
         """The folder of a row's runs: with ``footage`` one for all sets."""
@@ -214,7 +227,7 @@ class Study:
     def facts(self) -> dict[str, Any]:
         """What scores depend on, beside their set and row."""
         paths = {"footage": bool(self.footage), "photos": bool(self.photos)}
-        apart = ("runs", "sets", "device")
+        apart = ("runs", "sets", "device", "ends")
         return {key: value for key, value in asdict(self).items() if key not in apart} | paths
 
     def train_row(self, name: str, row: str, seed: int) -> Scores:
@@ -255,6 +268,7 @@ class Study:
             learning_rate=self.learning_rate,
             schedule="cosine",
         )
+        left = self.ends - time.monotonic()
         config = TrainConfig(
             data=self.trained_data(name),
             model=replace(what.model, width=self.width),
@@ -268,6 +282,7 @@ class Study:
                 ema=0.0,
                 workers=0,
                 validate_every=0,
+                time_limit=None if math.isinf(left) else f"{max(left, 0.1):.1f}s",
             ),
             stages=(stage,),
         )
@@ -303,17 +318,33 @@ class Study:
         return {key: mean(row[key] for row in rows) for key in rows[0]}
 
 
+def _as_shots(data: DataConfig) -> DataConfig:
+    """Where the footage is one folder of shots: these, as they are."""
+    if len(data.folders) != 1 or not any(Path(data.folders[0]).glob("*.npy")):
+        return data
+    return replace(data, cache=data.folders[0], folders=(), crop="none")
+
+
 def _composited(output: torch.Tensor, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
     pixels = (output[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
     return np.where(mask[..., None], pixels, truth)
 
 
-def run(study: Study, seeds: dict[str, int], rows: Sequence[str]) -> dict[str, Any]:
-    """All rows of all sets; ``seeds`` says how many of each table."""
+Results = dict[str, dict[str, list[Scores]]]
+"""By set and row, one entry a seed."""
+
+
+def run(
+    study: Study,
+    seeds: dict[str, int],
+    rows: Sequence[str],
+    keep: Callable[[Results], None] = lambda _: None,
+) -> Results:
+    """All rows of all sets; ``seeds`` says how many of each table. ``keep`` is given what is done, after each row."""
     for name in study.sets:
         prepare_data(study.judged_data(name))
     prepare_data(study.trained_data(next(iter(study.sets))))
-    results: dict[str, Any] = {}
+    results: Results = {}
     for seed in range(max(seeds.values())):
         for row in rows:
             for name in study.sets:
@@ -322,6 +353,7 @@ def run(study: Study, seeds: dict[str, int], rows: Sequence[str]) -> dict[str, A
                 scores = study.train_row(name, row, seed)
                 results.setdefault(name, {}).setdefault(row, []).append(scores)
                 print(f"{name}, {ROWS[row].title}, seed {seed}: {scores}", flush=True)
+                keep(results)
     return results
 
 
@@ -339,7 +371,7 @@ COLUMNS = {
 }
 
 
-def to_markdown(results: dict[str, Any], study: Study) -> str:
+def to_markdown(results: Results, study: Study) -> str:
     """The tables, the paper's figures beside ours."""
     clips = f"{study.frames} frames of {study.size} x {study.size}"
     footage = "all footage, augmented; " if study.footage else "each set's own clips; "
@@ -377,7 +409,7 @@ def _spread(values: list[float], key: str) -> str:
     return shown + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
+def plot(results: Results, path: Path) -> None:
     """Bars of the l1 of every row, dots the seeds."""
     from matplotlib import pyplot as plt
 
@@ -400,7 +432,16 @@ def plot(results: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def write_tables(output: Path, study: Study, results: Results) -> None:
+    """``paper-tables`` as JSON, Markdown and a picture."""
+    output.mkdir(parents=True, exist_ok=True)
+    facts = {"study": study.facts(), "results": results}
+    (output / "paper-tables.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (output / "paper-tables.md").write_text(to_markdown(results, study))
+    plot(results, output / "paper-tables.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--set",
@@ -430,7 +471,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the networks' table")
     parser.add_argument("--ablation-seeds", type=int, default=1)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    args = parser.parse_args()
+    parser.add_argument("--time-limit", metavar="TIME", help="save and stop after, say, 9m")
+    args = parser.parse_args(arguments)
     if args.photos and not args.footage:
         parser.error("--photos: expected --footage beside it")
     sets = dict(_set(text) for text in args.set)
@@ -440,14 +482,14 @@ def main() -> None:
         *(tuple(args.footage), tuple(args.photos), args.held_out, args.width),
         *(args.steps, args.batch, args.frames, args.size, args.comb_frames),
         *(args.learning_rate, args.precision, args.device, args.clips),
+        time.monotonic() + seconds(args.time_limit) if args.time_limit else math.inf,
     )
     counts = {row.table: args.ablation_seeds for row in ROWS.values()} | {"networks": args.seeds}
-    results = run(study, counts, args.rows)
-    args.output.mkdir(parents=True, exist_ok=True)
-    facts = {"study": study.facts(), "results": results}
-    (args.output / "paper-tables.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (args.output / "paper-tables.md").write_text(to_markdown(results, study))
-    plot(results, args.output / "paper-tables.png")
+    try:
+        run(study, counts, args.rows, partial(write_tables, args.output, study))
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
 
 
 def _set(text: str) -> tuple[str, tuple[str, ...]]:

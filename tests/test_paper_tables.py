@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import paper_tables
 import pytest
 from feature_weights import needs_weights
@@ -83,6 +84,29 @@ def test_rows_are_trained_once_on_footage_and_judged_on_each_set(
     assert study.trained_data("faces").augment.enabled
     assert not study.judged_data("faces").augment.enabled
     assert "Trained on all footage" in to_markdown(results, study)
+
+
+@needs_weights
+def test_shots_are_footage_and_a_time_limit_goes_on_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = tmp_path / "carried"
+    shots.mkdir()
+    for clip in range(6):
+        pixels = np.random.default_rng(clip).integers(0, 256, (6, 40, 48, 3), dtype=np.uint8)
+        np.save(shots / f"{clip}.mp4@0.npy", pixels)
+    command = [
+        *("--set", f"faces={shots}", "--runs", str(tmp_path / "again"), "--output", str(tmp_path)),
+        *("--held-out", "0.5", "--width", "0.1", "--steps", "6", "--frames", "4", "--size", "32"),
+        *("--precision", "fp32", "--device", "cpu", "--clips", "1", "--seeds", "1"),
+        *("--rows", "2dcn"),
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        paper_tables.main([*command, "--time-limit", "0.0001s"])
+    assert stopped.value.code == 75
+    assert "stopped by time limit" in capsys.readouterr().err
+    paper_tables.main(command)
+    assert "| 2DCN | 1 |" in (tmp_path / "paper-tables.md").read_text()
 
 
 def test_every_row_begins_with_a_row_of_the_same_model() -> None:
