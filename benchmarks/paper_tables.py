@@ -142,10 +142,16 @@ ROWS = {
         paper={"faces": (9.28, 6.31)},
     ),
     "smooth": Row(
-        "smooth fill in the hole",
+        "CombCN, smooth fill in the hole",
         "input",
         ("completion", "joint"),
         InpainterConfig(prefill="smooth"),
+    ),
+    "smooth-2dcn": Row(
+        "2DCN, smooth fill in the hole",
+        "input",
+        ("joint",),
+        InpainterConfig(mode="2dcn", prefill="smooth"),
     ),
     "plain": _added("none"),
     "gradient": _added("gradient l1, weight 0.5", gradient=0.5),
@@ -358,8 +364,8 @@ def run(
 
 
 def _wanted(name: str, row: str, study: Study) -> bool:
-    """The networks on every set, the ablations on the first, as in the paper."""
-    return ROWS[row].table == "networks" or name == next(iter(study.sets))
+    """The networks on every set, the ablations on the first, as in the paper; what the networks see on every set."""
+    return ROWS[row].table in ("networks", "input") or name == next(iter(study.sets))
 
 
 COLUMNS = {
