@@ -432,7 +432,7 @@ def plot(results: Results, path: Path) -> None:
                     axis.plot(values, [place + shift] * len(values), "k.", markersize=4)
         axis.set_yticks(range(len(titles)), titles)
         axis.invert_yaxis()
-        axis.set_xlabel("l1 in the hole, 0..255 (grey: 3DCN, blue: CombCN or 2DCN; dots: seeds)")
+        axis.set_xlabel("l1 in the hole, 0..255\n(grey: 3DCN, blue: CombCN or 2DCN; dots: seeds)")
         axis.set_title(name)
     figure.savefig(path, dpi=110)
     plt.close(figure)
