@@ -11,16 +11,18 @@ again, so a run that was stopped goes on.
 
 A set of a few clips is soon learned by heart, by 3DCN first, and what it guides then is worse off than without it.
 With ``--footage`` every row is trained once, on all that there is, augmented, and judged on each set's held-out
-clips. Their names alone keep them out of the training, so a clip must have the same path below its set's folder as
-below that of the footage.
+clips. Names keep these out of the training, so a clip must have the same path below its set's folder as below that of
+the footage; otherwise it would be on both sides, which is refused.
 
-On a machine without decoders a folder of shots (``.npy``, from ``travel.py unpack-shots``) is footage too, as it is: its
-shots keep their crop. ``--time-limit 9m`` stops with exit code 75; the same command goes on.
+On a machine without decoders a folder of shots (``.npy``, from ``travel.py unpack-shots``) takes the place of a folder of
+videos. Shots are not cut to their central square: a sample is a square at a random place of them.
+``--time-limit 9m`` stops with exit code 75, in the training after a step; the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -37,6 +39,7 @@ import torch
 from torch.nn import functional as F
 
 from vinpaint.devices import resolve_device
+from vinpaint.errors import InputError
 from vinpaint.evaluation.metrics import measure
 from vinpaint.evaluation.perceptual import LPIPS
 from vinpaint.nn import InpainterConfig, VideoInpainter
@@ -54,9 +57,10 @@ from vinpaint.training import (
 )
 from vinpaint.training.augment import AugmentConfig
 from vinpaint.training.holes import HoleConfig
-from vinpaint.training.interruption import seconds
+from vinpaint.training.interruption import TIME_LIMIT, seconds
+from vinpaint.training.sources import find_sources
 
-Networks = Literal["completion", "comb", "joint"]
+Trained = Literal["completion", "comb", "joint"]
 
 FOOTAGE = "footage"
 """The folder of the runs that are trained on ``--footage``."""
@@ -82,7 +86,7 @@ class Row:
 
     title: str
     table: str
-    stages: tuple[Networks, ...]
+    stages: tuple[Trained, ...]
     model: InpainterConfig = field(default_factory=InpainterConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     start: str | None = None
@@ -195,7 +199,7 @@ class Study:
     ends: float = math.inf
 
     def judged_data(self, name: str) -> DataConfig:
-        """The paper's samples: one box, consecutive frames, the central square, nothing augmented."""
+        """The paper's samples: one box, consecutive frames, the central square (of videos), nothing augmented."""
         data = DataConfig(
             cache=str(self.runs / name / "shots"),
             folders=self.sets[name],
@@ -230,11 +234,57 @@ class Study:
         """Of a row that is done: those of its last stage."""
         return self.trained(name, row, seed) / ROWS[row].stages[-1] / "weights"
 
-    def facts(self) -> dict[str, Any]:
-        """What scores depend on, beside their set and row."""
-        paths = {"footage": bool(self.footage), "photos": bool(self.photos)}
-        apart = ("runs", "sets", "device", "ends")
-        return {key: value for key, value in asdict(self).items() if key not in apart} | paths
+    def judged(self, name: str) -> ClipDataset:
+        """The held-out samples of a set."""
+        data = self.judged_data(name)
+        size = {"frames": self.frames, "size": self.size}
+        return ClipDataset(data, **size, stop=self.clips, split="validation")
+
+    def check_time(self) -> None:
+        """Raise Stopped when the time is up."""
+        if time.monotonic() >= self.ends:
+            raise Stopped(TIME_LIMIT, 0)
+
+    def prepare(self) -> None:
+        """Decode all footage, and find out before the first row what is wrong with it.
+
+        Raises:
+            InputError: a set without held-out clips, or with some that would be trained on.
+        """
+        for data in (*map(self.judged_data, self.sets), *map(self.trained_data, self.sets)):
+            prepare_data(data, progress=lambda *_: self.check_time())
+        for name in self.sets:
+            sides = []
+            for data, split in (
+                (self.judged_data(name), "validation"),
+                (self.trained_data(name), "train"),
+            ):
+                shots = ClipDataset(
+                    data, frames=self.frames, size=self.size, stop=1, split=split
+                ).shots
+                files = _files(data)
+                sides.append({files.get(shot.source, shot.source) for shot in shots})
+            both = sorted(map(str, sides[0] & sides[1]))
+            if both:
+                raise InputError(
+                    f"--footage: {both[0]} of the set {name} is held out there and trained on here; "
+                    "give it the same path below both folders"
+                )
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What scores of a set depend on, beside the row."""
+        apart = ("runs", "sets", "device", "ends", "footage", "photos")
+        facts = {key: value for key, value in asdict(self).items() if key not in apart}
+        return facts | {
+            "footage": self._identity(self.trained_data(name), "train"),
+            "held_out_clips": self._identity(self.judged_data(name), "validation"),
+        }
+
+    def _identity(self, data: DataConfig, split: Literal["train", "validation"]) -> str:
+        """Another one for other clips, or for the same cut or scaled otherwise."""
+        shots = ClipDataset(data, frames=self.frames, size=self.size, stop=1, split=split).shots
+        facts = sorted((shot.source, shot.frames, shot.height, shot.width) for shot in shots)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
     def train_row(self, name: str, row: str, seed: int) -> Scores:
         """Train one row unless it is done, and its scores on the held-out clips."""
@@ -242,7 +292,7 @@ class Study:
         scores = folder / f"scores-{name}.json"
         if scores.exists():
             done: dict[str, Any] = json.loads(scores.read_text())
-            if done["study"] != self.facts():
+            if done["study"] != self.facts(name):
                 raise SystemExit(
                     f"{scores} is of other options: {done['study']}; use another --runs"
                 )
@@ -256,12 +306,12 @@ class Study:
             start = folder / networks / "weights"
         model = load_pretrained(self.weights(name, row, seed)).to(resolve_device(self.device))
         result = self.judge(model, name, alone=what.stages == ("completion",))
-        facts = {"study": self.facts(), "scores": result}
+        facts = {"study": self.facts(name), "scores": result}
         scores.write_text(json.dumps(facts, indent=2) + "\n")
         return result
 
     def train_stage(
-        self, name: str, what: Row, networks: Networks, seed: int, output: Path, start: Path | None
+        self, name: str, what: Row, networks: Trained, seed: int, output: Path, start: Path | None
     ) -> None:
         """Each stage is a run of its own: its samples and its optimiser begin anew, in every row."""
         stage = StageConfig(
@@ -288,7 +338,7 @@ class Study:
                 ema=0.0,
                 workers=0,
                 validate_every=0,
-                time_limit=None if math.isinf(left) else f"{max(left, 0.1):.1f}s",
+                time_limit=None if math.isinf(left) else f"{max(left, 1e-3):.3f}s",
             ),
             stages=(stage,),
         )
@@ -297,17 +347,12 @@ class Study:
     @torch.inference_mode()
     def judge(self, model: VideoInpainter, name: str, *, alone: bool) -> Scores:
         """l1 of 3DCN (brought to full size) and CombCN, and CombCN's further scores; means over the clips."""
-        clips = ClipDataset(
-            self.judged_data(name),
-            frames=self.frames,
-            size=self.size,
-            stop=self.clips,
-            split="validation",
-        )
+        clips = self.judged(name)
         device = next(model.parameters()).device
         perceptual = LPIPS("alex")
         rows: list[Scores] = []
         for frames, hole in clips:
+            self.check_time()
             truth, mask = frames.permute(1, 2, 3, 0).numpy(), hole[0].numpy()
             completed, coarse = model(
                 frames[None].to(device) / 255, hole[None].to(device, torch.float32)
@@ -325,10 +370,23 @@ class Study:
 
 
 def _as_shots(data: DataConfig) -> DataConfig:
-    """Where the footage is one folder of shots: these, as they are."""
-    if len(data.folders) != 1 or not any(Path(data.folders[0]).glob("*.npy")):
+    """Where the footage is a folder of shots: these, as they are."""
+    if not any([*Path(folder).glob("*.npy")] for folder in data.folders):
         return data
+    if len(data.folders) > 1 or data.photos:
+        raise InputError(
+            "--set, --footage: expected a folder of shots alone, got more folders or photographs beside it; "
+            "pack all footage into one folder of shots"
+        )
     return replace(data, cache=data.folders[0], folders=(), crop="none")
+
+
+def _files(data: DataConfig) -> dict[str, Path]:
+    """The file or folder of every clip by its name; none of shots that were decoded elsewhere."""
+    if not data.folders and not data.photos:
+        return {}
+    sources, _ = find_sources(data.folders, data.photos)
+    return {source.name: source.path.resolve() for source in sources}
 
 
 def _composited(output: torch.Tensor, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -347,9 +405,7 @@ def run(
     keep: Callable[[Results], None] = lambda _: None,
 ) -> Results:
     """All rows of all sets; ``seeds`` says how many of each table. ``keep`` is given what is done, after each row."""
-    for name in study.sets:
-        prepare_data(study.judged_data(name))
-    prepare_data(study.trained_data(next(iter(study.sets))))
+    study.prepare()
     results: Results = {}
     for seed in range(max(seeds.values())):
         for row in rows:
@@ -364,7 +420,7 @@ def run(
 
 
 def _wanted(name: str, row: str, study: Study) -> bool:
-    """The networks on every set, the ablations on the first, as in the paper; what the networks see on every set."""
+    """The tables "networks" and "input" are of every set, the ablations of the first, as in the paper."""
     return ROWS[row].table in ("networks", "input") or name == next(iter(study.sets))
 
 
@@ -396,7 +452,7 @@ def to_markdown(results: Results, study: Study) -> str:
             lines += ["|---" * (len(COLUMNS) + 4) + "|"]
             shown = [row for row in rows if ROWS[row].table == table]
             if table != "networks":
-                shown = ["combcn", *shown]
+                shown = [*(["2dcn"] if table == "input" else []), "combcn", *shown]
             lines += [_line(ROWS[row], rows[row], name) for row in shown if row in rows]
     return "\n".join(lines) + "\n"
 
@@ -441,7 +497,7 @@ def plot(results: Results, path: Path) -> None:
 def write_tables(output: Path, study: Study, results: Results) -> None:
     """``paper-tables`` as JSON, Markdown and a picture."""
     output.mkdir(parents=True, exist_ok=True)
-    facts = {"study": study.facts(), "results": results}
+    facts = {"study": {name: study.facts(name) for name in results}, "results": results}
     (output / "paper-tables.json").write_text(json.dumps(facts, indent=2) + "\n")
     (output / "paper-tables.md").write_text(to_markdown(results, study))
     plot(results, output / "paper-tables.png")
@@ -454,7 +510,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         required=True,
         metavar="NAME=FOLDER[,FOLDER...]",
-        help="footage; the ablations are of the first set",
+        help="footage; the ablations and added losses are of the first set",
     )
     footage = "what all rows are trained on, in place of each set's own clips"
     parser.add_argument("--footage", action="append", default=[], metavar="FOLDER", help=footage)
@@ -475,20 +531,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--clips", type=int, default=64, help="held-out samples")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the networks' table")
-    parser.add_argument("--ablation-seeds", type=int, default=1)
+    parser.add_argument("--ablation-seeds", type=int, default=1, help="seeds of the other tables")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--time-limit", metavar="TIME", help="save and stop after, say, 9m")
     args = parser.parse_args(arguments)
     if args.photos and not args.footage:
         parser.error("--photos: expected --footage beside it")
     sets = dict(_set(text) for text in args.set)
+    copied = ("runs", "held_out", "width", "steps", "batch", "frames", "size", "comb_frames")
+    copied += ("learning_rate", "precision", "device", "clips")
     study = Study(
-        args.runs,
-        sets,
-        *(tuple(args.footage), tuple(args.photos), args.held_out, args.width),
-        *(args.steps, args.batch, args.frames, args.size, args.comb_frames),
-        *(args.learning_rate, args.precision, args.device, args.clips),
-        time.monotonic() + seconds(args.time_limit) if args.time_limit else math.inf,
+        sets=sets,
+        footage=tuple(args.footage),
+        photos=tuple(args.photos),
+        ends=time.monotonic() + seconds(args.time_limit) if args.time_limit else math.inf,
+        **{name: getattr(args, name) for name in copied},
     )
     counts = {row.table: args.ablation_seeds for row in ROWS.values()} | {"networks": args.seeds}
     try:
@@ -496,6 +553,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except InputError as error:
+        parser.error(f"{error} (--held-out is {study.held_out:.3g})")
 
 
 def _set(text: str) -> tuple[str, tuple[str, ...]]:

@@ -119,20 +119,22 @@ def test_signals_and_time_limits_save_and_stop(whole: TrainConfig, tmp_path: Pat
     _assert_as_if_undisturbed(run, whole)
 
 
-def test_a_time_limit_ends_the_decoding_of_footage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoders", [1, 2])
+def test_a_time_limit_ends_the_decoding_of_footage(decoders: int, tmp_path: Path) -> None:
     footage = tmp_path / "footage"
     footage.mkdir()
-    for name in ("a", "b"):
+    names = "abcdef"
+    for name in names:
         write_video(footage / f"{name}.mp4", frames=6)
     run = tiny(
         tmp_path / "shots", tmp_path / "run", tiny_stage("completion", 1), time_limit="0.0001s"
     )
-    data = replace(run.data, folders=(str(footage),), decoders=1)
+    data = replace(run.data, folders=(str(footage),), decoders=decoders)
     with pytest.raises(Stopped, match="stopped by time limit after step 0"):
         train(replace(run, data=data))
-    assert len([*(tmp_path / "shots").rglob("*.npy")]) == 1
+    assert 1 <= len([*(tmp_path / "shots").rglob("*.npy")]) < len(names)
     train(replace(run, data=data, run=replace(run.run, time_limit=None)))
-    assert len([*(tmp_path / "shots").rglob("*.npy")]) == 2
+    assert len([*(tmp_path / "shots").rglob("*.npy")]) == len(names)
 
 
 def test_a_finished_run_has_nothing_left_to_do_and_may_be_made_longer(

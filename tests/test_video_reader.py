@@ -136,6 +136,8 @@ def test_a_truncated_file_is_refused_unless_allowed(tmp_path, name, share):
                 to.mux(packet)
     short = media.truncate(tmp_path / name, share)
     with pytest.raises(InputError, match=r"cut short or damaged.*--allow-truncated"):
+        list(open_clip(short, allow_truncated=False).thumbnails())
+    with pytest.raises(InputError, match=r"get a whole copy$"):  # a caller without that option
         list(open_clip(short).thumbnails())
     with pytest.warns(InputWarning, match="cut short or damaged"):
         clip, count = count_frames(short)

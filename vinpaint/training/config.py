@@ -111,8 +111,8 @@ class RunConfig:
         precision: "bf16" and "fp16" are autocast, the second with scaled gradients.
         ema: decay of the running average of the weights that is validated and saved; 0: no average.
         save_every: steps between two checkpoints.
-        time_limit: such as "90s", "8m" or "1h30m": then the run saves and stops, to be gone on with; "none":
-            no limit.
+        time_limit: such as "90s", "8m" or "1h30m": then the run saves and stops, to be gone on with; while
+            footage is decoded as soon as the clips in work are; "none": no limit.
         workers: processes that make samples; 0: the one that trains.
         validate_every: steps between two validations on held-out clips; 0: none.
         validation_clips: clips of a validation, always the same.

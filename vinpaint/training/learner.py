@@ -32,8 +32,8 @@ class Learner:
     Args:
         config: the run's options.
         processes: all of the run's.
-        mean: measures the mean pixel of the training data; asked only if it is needed.
-        state: of a checkpoint to go on from, see :meth:`state`; ``None``: begin anew.
+        measure_mean: gives the mean pixel of the training data; asked only if it is needed.
+        state: a whole checkpoint to go on from, what :meth:`state` gives in it; ``None``: begin anew.
         where: the checkpoint's file, for messages.
 
     Raises:
@@ -44,12 +44,12 @@ class Learner:
         self,
         config: TrainConfig,
         processes: Processes,
-        mean: Callable[[], Mean],
+        measure_mean: Callable[[], Mean],
         state: Mapping[str, Any] | None,
         where: Path,
     ) -> None:
         run, device = config.run, processes.device
-        self._told = processes.first  # said once
+        self._processes = processes
         weights, options = None, config.model
         if state is not None:
             options = replace(options, mean=tuple(state["config"]["model"]["mean"]))
@@ -58,7 +58,7 @@ class Learner:
             self._check_init(config, checkpoint.other_options(there, options))
             options = replace(options, mean=there.mean) if run.mean == "auto" else options
         elif run.mean == "auto":
-            options = replace(options, mean=mean())
+            options = replace(options, mean=measure_mean())
         self.model = VideoInpainter(options).to(device)
         if weights is not None:
             self._take(config, weights)
@@ -80,8 +80,10 @@ class Learner:
         assert isinstance(model, VideoInpainter)
         return model
 
-    def choose_networks(self, stage: StageConfig) -> None:
-        """Let those learn that the stage trains, and the others rest."""
+    def begin_stage(self, stage: StageConfig, *, anew: bool) -> None:
+        """Let the networks learn that the stage trains, and the others rest; ``anew``: the average begins, too."""
+        if anew and self.average is not None:
+            self.average.n_averaged.zero_()
         self.model.train()
         self.model.requires_grad_(True)
         resting = {"completion": self.model.comb, "comb": self.model.completion}
@@ -102,7 +104,7 @@ class Learner:
         if self.opponent is not None:
             self.opponent.zero_grad()
 
-    def descend(self, stage: StageConfig, rate: float, processes: Processes) -> dict[str, Tensor]:
+    def descend(self, stage: StageConfig, rate: float) -> dict[str, Tensor]:
         """One step of the optimisers; returns the length of each one's gradient."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -114,7 +116,7 @@ class Learner:
         if self.opponent is not None:
             parameters = self.opponent.param_groups[0]["params"]
             gradients = [p.grad for p in parameters if p.grad is not None]
-            processes.average(gradients)
+            self._processes.average(gradients)
             norms["discriminator_grad_norm"] = nn.utils.get_total_norm(gradients)
             self.opponent.step()
         if self.average is not None:
@@ -166,7 +168,7 @@ class Learner:
                 f"init: {init} was trained with other options: {'; '.join(differing)}; set these to what "
                 "is there, or run.strict = false, which takes the weights nonetheless"
             )
-        if self._told:
+        if self._processes.first:
             logger.warning("%s was trained with other options: %s", init, "; ".join(differing))
 
     def _take(self, config: TrainConfig, weights: Mapping[str, Tensor]) -> None:
@@ -177,6 +179,6 @@ class Learner:
                 f"init: {len(differing)} weights of {init} and the model differ, first "
                 f"{differing[0]}; run.strict = false takes the others"
             )
-        if self._told:
+        if self._processes.first:
             for weight in differing:
                 logger.warning("not taken from %s: %s", init, weight)

@@ -116,9 +116,7 @@ class _Run:
         with warnings.catch_warnings():
             if not self.processes.first:
                 warnings.simplefilter("ignore")  # said once
-            decoded = self._say_decoded(interruption, 0 if state is None else state["done"])
-            prepare_data(self.config.data, progress=decoded)
-        self.processes.wait()
+            self._prepare_data(interruption, 0 if state is None else state["done"])
         # All of them now: what is wrong with a later stage is said before the first step.
         self.samples_of = [self._samples(stage, sys.maxsize) for stage in self.config.stages]
         torch.manual_seed(self.config.run.seed)
@@ -148,6 +146,18 @@ class _Run:
         return self.learner.best.eval()
 
     # --- before the first step
+
+    def _prepare_data(self, interruption: Interruption, step: int) -> None:
+        """Decode what is not decoded yet; all processes stop if the time of one of them is up meanwhile."""
+        stopped = None
+        try:
+            prepare_data(self.config.data, progress=self._say_decoded(interruption, step))
+        except Stopped as error:
+            stopped = error
+        stopping = torch.tensor(float(stopped is not None), device=self.device)
+        self.processes.average([stopping])  # waits for the others, too
+        if stopping.item() > 0:
+            raise stopped or Stopped(TIME_LIMIT, step)
 
     def _saved_state(self) -> dict[str, Any] | None:
         path, resume = self.folder / checkpoint.NAME, self.config.run.resume
@@ -183,10 +193,8 @@ class _Run:
             *(stage.batch * stage.accumulate * self.processes.count, stage.frames),
             *(stage.size, stage.size),
         )
-        self.learner.choose_networks(stage)
+        self.learner.begin_stage(stage, anew=self.step == 0)
         self.held_out = self._held_out(stage) if self.config.run.validate_every else None
-        if self.learner.average is not None and self.step == 0:
-            self.learner.average.n_averaged.zero_()
         model = self.learner.model
         networks = self.processes.share_gradients(Networks(model, stage))
         clips = self._clips(stage)
@@ -292,7 +300,7 @@ class _Run:
             for name, term in {"loss": total.detach(), **terms}.items():
                 sums[name] = sums.get(name, 0) + term / stage.accumulate
         statistics.end_step()
-        sums |= learner.descend(stage, rate, self.processes)
+        sums |= learner.descend(stage, rate)
         self.step += 1
         self.done += 1
         row = {"step": self.done, "stage": self.stage, "lr": rate}
@@ -373,21 +381,30 @@ class _Run:
         """Validate the weights that would be saved now, and say what came of it."""
         if self.held_out is None:
             return
-        best = self.learner.best
-        means, first = validate(best, stage, self.held_out, self.processes, self._losses)
+        means = validate(
+            self.learner.best,
+            stage,
+            self.held_out,
+            self.processes,
+            self._outcome,
+            None if self.board is None else self._show,
+        )
         if self.log is not None:
             row = {"step": self.done, "stage": self.stage, "event": "validation", **means}
             self.log.write(row)
         if self.board is not None:
             self.board.figures(self.done, means, "validation")
-            if first is not None:
-                self.board.pictures(self.done, "hole, fill, truth", picture(first))
         shown = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
         self._say("validation after step %d: %s", self.done, shown)
 
-    def _losses(
+    def _show(self, output: Output) -> None:
+        assert self.board is not None
+        self.board.pictures(self.done, "hole, fill, truth", picture(output))
+
+    def _outcome(
         self, networks: Networks, objective: Objective, batch: list[Tensor]
     ) -> tuple[Output, dict[str, Tensor]]:
+        """What networks give for all frames of a batch, and its losses."""
         frames, mask = self._to_device(batch)
         with self._autocast():
             output = networks(frames, mask, torch.arange(frames.shape[2]))

@@ -27,11 +27,11 @@ def validate(
     clips: ClipDataset,
     processes: Processes,
     compute: Compute,
-) -> tuple[dict[str, float], Output | None]:
-    """Means of the losses of a stage's networks over ``clips``, which the processes share.
+    on_first: Callable[[Output], None] | None = None,
+) -> dict[str, float]:
+    """Means of the losses of a stage's networks over ``clips``, which the processes share, by their names.
 
-    Returns:
-        The losses by their names, and what the networks gave for the first clip, in the process that computed it.
+    ``on_first`` is given what the networks gave for the first clip, in the process that computed it.
     """
     learning = [module for module in model.modules() if module.training]
     networks = Networks(model.eval(), stage)
@@ -40,19 +40,18 @@ def validate(
     names["l1_combcn"] = stage.networks != "completion"
     zero = torch.zeros((), device=processes.device)
     sums = {name: zero.clone() for name, there in names.items() if there}
-    first: Output | None = None
     for index in range(processes.rank, len(clips), processes.count):
         batch = [clip.unsqueeze(0) for clip in clips[index]]
         output, terms = compute(networks, objective, batch)
         for name, total in sums.items():
             total.add_(terms[name])
-        if index == 0:
-            first = output
+        if index == 0 and on_first is not None:
+            on_first(output)
     for module in learning:
         module.training = True
     processes.average(list(sums.values()))
     share = processes.count / len(clips)
-    return {name: share * value.item() for name, value in sums.items()}, first
+    return {name: share * value.item() for name, value in sums.items()}
 
 
 def picture(output: Output) -> Tensor:

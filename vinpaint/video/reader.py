@@ -25,9 +25,6 @@ from vinpaint.video.orientation import Orientation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TRUNCATABLE = ("INPUT", "--mask")
-"""Arguments that ``--allow-truncated`` goes for."""
-
 FOLDER_RATE = Fraction(25)
 """Frames a second that a folder of pictures is taken to have."""
 
@@ -130,11 +127,13 @@ class Clip(ABC):
         """
 
 
-def open_clip(path: str | Path, *, allow_truncated: bool = False, argument: str = "INPUT") -> Clip:
+def open_clip(
+    path: str | Path, *, allow_truncated: bool | None = None, argument: str = "INPUT"
+) -> Clip:
     """Open a video file, or a folder with one PNG, JPEG or WebP file a frame.
 
     ``allow_truncated`` reads what can be read of a file that is cut short or damaged, with one
-    InputWarning. ``argument`` is what messages call the path. Raises InputError: no such file,
+    InputWarning; ``None`` is no, where the user has no such option to be advised of. ``argument`` is what messages call the path. Raises InputError: no such file,
     not a video, no video stream, no frames, cut short.
     """
     path = Path(path)
@@ -225,7 +224,7 @@ class FolderClip(Clip):
 class VideoClip(Clip):
     """A video file, by way of FFmpeg's libraries."""
 
-    def __init__(self, path: Path, allow_truncated: bool, argument: str) -> None:
+    def __init__(self, path: Path, allow_truncated: bool | None, argument: str) -> None:
         self._argument = argument
         self._warned = False
         self.allow_truncated = allow_truncated
@@ -293,13 +292,10 @@ class VideoClip(Clip):
 
     def _damaged(self, path: Path, what: str) -> None:
         if not self.allow_truncated:
-            way_round = (
-                ", or pass --allow-truncated to process what can be read"
-                if self._argument in TRUNCATABLE
-                else ""
-            )
+            no_option = self.allow_truncated is None
+            advice = "" if no_option else ", or pass --allow-truncated to process what can be read"
             raise InputError(
-                f"{self._argument}: {path} is cut short or damaged: {what}; get a whole copy{way_round}"
+                f"{self._argument}: {path} is cut short or damaged: {what}; get a whole copy{advice}"
             )
         if not self._warned:
             self._warned = True
