@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -236,9 +236,11 @@ class Study:
 
     def judged(self, name: str) -> ClipDataset:
         """The held-out samples of a set."""
-        data = self.judged_data(name)
+        return self._samples(self.judged_data(name), "validation")
+
+    def _samples(self, data: DataConfig, split: Literal["train", "validation"]) -> ClipDataset:
         size = {"frames": self.frames, "size": self.size}
-        return ClipDataset(data, **size, stop=self.clips, split="validation")
+        return ClipDataset(data, **size, stop=self.clips, split=split)
 
     def check_time(self) -> None:
         """Raise Stopped when the time is up."""
@@ -251,20 +253,16 @@ class Study:
         Raises:
             InputError: a set without held-out clips, or with some that would be trained on.
         """
-        for data in (*map(self.judged_data, self.sets), *map(self.trained_data, self.sets)):
+        everything = [self.judged_data(name) for name in self.sets]
+        if self.footage:
+            everything.append(self.trained_data(next(iter(self.sets))))
+        for data in everything:
             prepare_data(data, progress=lambda *_: self.check_time())
         for name in self.sets:
-            sides = []
-            for data, split in (
-                (self.judged_data(name), "validation"),
-                (self.trained_data(name), "train"),
-            ):
-                shots = ClipDataset(
-                    data, frames=self.frames, size=self.size, stop=1, split=split
-                ).shots
-                files = _files(data)
-                sides.append({files.get(shot.source, shot.source) for shot in shots})
-            both = sorted(map(str, sides[0] & sides[1]))
+            held_out = _files(self.judged(name))
+            both = sorted(
+                map(str, held_out & _files(self._samples(self.trained_data(name), "train")))
+            )
             if both:
                 raise InputError(
                     f"--footage: {both[0]} of the set {name} is held out there and trained on here; "
@@ -275,16 +273,18 @@ class Study:
         """What scores of a set depend on, beside the row."""
         apart = ("runs", "sets", "device", "ends", "footage", "photos")
         facts = {key: value for key, value in asdict(self).items() if key not in apart}
-        return facts | {
-            "footage": self._identity(self.trained_data(name), "train"),
-            "held_out_clips": self._identity(self.judged_data(name), "validation"),
-        }
+        return facts | self._clips_of[name]
 
-    def _identity(self, data: DataConfig, split: Literal["train", "validation"]) -> str:
-        """Another one for other clips, or for the same cut or scaled otherwise."""
-        shots = ClipDataset(data, frames=self.frames, size=self.size, stop=1, split=split).shots
-        facts = sorted((shot.source, shot.frames, shot.height, shot.width) for shot in shots)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    @cached_property
+    def _clips_of(self) -> dict[str, dict[str, str]]:
+        """What tells the clips of each set apart from others; looked for once, when all are decoded."""
+        return {
+            name: {
+                "footage": _identity(self._samples(self.trained_data(name), "train")),
+                "held_out_clips": _identity(self.judged(name)),
+            }
+            for name in self.sets
+        }
 
     def train_row(self, name: str, row: str, seed: int) -> Scores:
         """Train one row unless it is done, and its scores on the held-out clips."""
@@ -381,12 +381,18 @@ def _as_shots(data: DataConfig) -> DataConfig:
     return replace(data, cache=data.folders[0], folders=(), crop="none")
 
 
-def _files(data: DataConfig) -> dict[str, Path]:
-    """The file or folder of every clip by its name; none of shots that were decoded elsewhere."""
-    if not data.folders and not data.photos:
-        return {}
-    sources, _ = find_sources(data.folders, data.photos)
-    return {source.name: source.path.resolve() for source in sources}
+def _files(samples: ClipDataset) -> set[Path | str]:
+    """The files or folders of the clips that samples are drawn from; their names if they were decoded elsewhere."""
+    data = samples.config
+    sources = find_sources(data.folders, data.photos)[0] if data.folders or data.photos else []
+    files = {source.name: source.path.resolve() for source in sources}
+    return {files.get(shot.source, shot.source) for shot in samples.shots}
+
+
+def _identity(samples: ClipDataset) -> str:
+    """Another one for other clips, or for the same cut or scaled otherwise."""
+    facts = sorted((shot.source, shot.frames, shot.height, shot.width) for shot in samples.shots)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def _composited(output: torch.Tensor, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -111,18 +111,8 @@ def test_shots_are_footage_and_a_time_limit_goes_on_later(
         np.save(shots / f"{clip}.mp4@0.npy", pixels)
     command = [
         *("--set", f"faces={shots}", "--runs", str(tmp_path / "again"), "--output", str(tmp_path)),
-        *(
-            "--held-out",
-            "0.5",
-            "--width",
-            "0.1",
-            "--steps",
-            str(STEPS),
-            "--frames",
-            "4",
-            "--size",
-            "32",
-        ),
+        *("--held-out", "0.5", "--width", "0.1", "--steps", str(STEPS)),
+        *("--frames", "4", "--size", "32"),
         *("--precision", "fp32", "--device", "cpu", "--clips", "1", "--seeds", "1"),
         *("--rows", "2dcn"),
     ]

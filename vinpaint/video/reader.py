@@ -133,8 +133,9 @@ def open_clip(
     """Open a video file, or a folder with one PNG, JPEG or WebP file a frame.
 
     ``allow_truncated`` reads what can be read of a file that is cut short or damaged, with one
-    InputWarning; ``None`` is no, where the user has no such option to be advised of. ``argument`` is what messages call the path. Raises InputError: no such file,
-    not a video, no video stream, no frames, cut short.
+    InputWarning; ``None`` is no, where the user has no such option to be advised of. ``argument``
+    is what messages call the path. Raises InputError: no such file, not a video, no video stream,
+    no frames, cut short.
     """
     path = Path(path)
     if path.is_dir():
