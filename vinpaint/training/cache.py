@@ -19,8 +19,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -169,16 +170,22 @@ def decode_all(
         for source in sources:
             yield source, decode(folder, source, decoding)
         return
-    interrupted = []
+    remaining = deque(sources)
+    running: dict[Future[str | None], Source] = {}
     with _decoders(processes) as pool:
-        running = {pool.submit(decode, folder, source, decoding): source for source in sources}
-        for future in as_completed(running):
-            try:
-                yield running[future], future.result()
-            except BrokenProcessPool:
-                interrupted.append(running[future])
+        try:
+            while running or remaining:
+                # Few at a time: whoever stops listening leaves little to decode to the end.
+                while remaining and len(running) < 2 * processes:
+                    future = pool.submit(decode, folder, remaining[0], decoding)
+                    running[future] = remaining.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    reason = future.result()
+                    yield running.pop(future), reason
+        except BrokenProcessPool:
+            remaining.extendleft(running.values())
     # One of these crashed a decoder, and with it all: each in a process of its own shows which.
-    for source in interrupted:
+    for source in remaining:
         with _decoders(1) as pool:
             try:
                 yield source, pool.submit(decode, folder, source, decoding).result()
