@@ -53,4 +53,11 @@ VINPAINT_LIBRARY(m) {
   m.def(
       "composite_frames(Tensor completed, Tensor frames, Tensor mask) "
       "-> (Tensor composited, Tensor invalid)");
+
+  // From each pixel of a frame's hole along the flow, frame by frame, until it is no longer in a
+  // hole: the frame where that is, or -1, the place there (column, row), and the errors on the way,
+  // added up. `flow` (F, h, w, 2) and `error` (F, h, w) have a point for `cell` x `cell` pixels.
+  m.def(
+      "follow_flow(Tensor flow, Tensor error, Tensor hole, int frame, int step, int reach, "
+      "int cell) -> (Tensor source, Tensor place, Tensor error)");
 }

@@ -395,7 +395,7 @@ def test_the_distance_of_whole_sets_needs_every_clip(
     [
         ({"data": "nowhere"}, "DATA: expected a folder of clips, found no folder"),
         ({"data": "."}, "holds no clip"),
-        ({"methods": ["telia"]}, "expected one of vinpaint, 3dcn, .* got 'telia'"),
+        ({"methods": ["telia"]}, "expected one of vinpaint, networks, .* got 'telia'"),
         ({"methods": []}, "expected at least one"),
         ({"methods": ["mean", "mean"]}, "mean comes twice"),
         ({"methods": ["2dcn"]}, "the method 2dcn needs weights whose config.json says mode 2dcn"),

@@ -15,6 +15,9 @@ from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.prefill import harmonic_fill
+from vinpaint.propagation import Propagator
+from vinpaint.propagation.completion import CONTEXT_PAIRS
+from vinpaint.propagation.propagator import CHUNK_FRAMES
 from vinpaint.video.windows import CONTEXT, make_plan
 
 
@@ -98,14 +101,14 @@ def test_chunks_equal_one_shot() -> None:
     clip, mask = _clip(frames, 32, 32)
     mask[5:9] = 0  # frames without a hole inside the shot
     model = random_model()
-    one_shot = Inpainter(model, chunk_frames=frames)
+    one_shot = Inpainter(model, chunk_frames=frames, propagate="off")
     plan = make_plan(mask, frames)
     (region,) = plan.shots[0].regions
     pairs = list(zip(clip, mask, strict=True))
     holed = [i for i in range(frames) if mask[i].any()]
     expected = np.stack(list(one_shot._complete(pairs, holed, region)))
     for chunk_frames in (7, 16):
-        chunked = Inpainter(model, chunk_frames=chunk_frames)
+        chunked = Inpainter(model, chunk_frames=chunk_frames, propagate="off")
         patches: list[np.ndarray] = []
         complete: Callable = chunked._complete
 
@@ -187,8 +190,10 @@ def test_deep_frames_keep_their_depth(inpainter: Inpainter) -> None:
     np.testing.assert_allclose(filled / 257, shallow, atol=0.51)
 
 
-def test_a_stream_is_read_no_further_than_chunk_and_halo() -> None:
-    inpainter = Inpainter(random_model(), chunk_frames=4)
+@pytest.mark.parametrize("reach", [None, 5])
+def test_a_stream_is_read_no_further_than_chunk_and_halo(reach: int | None) -> None:
+    propagate = "off" if reach is None else Propagator(reach=reach)
+    inpainter = Inpainter(random_model(), chunk_frames=4, propagate=propagate)
     clip, mask = _clip(60, 16, 16)
     mask[:] = 0
     mask[:, 4:8, 4:8] = 1
@@ -201,9 +206,45 @@ def test_a_stream_is_read_no_further_than_chunk_and_halo() -> None:
             yield frame
 
     filled = inpainter.fill(zip(frames(), mask, strict=True), make_plan(mask, 60))
+    ahead = 0 if reach is None else CHUNK_FRAMES + reach + CONTEXT_PAIRS + 1
     for done in range(1, 20):
         next(filled)
-        assert read <= done - 1 + 4 + inpainter.model.halo
+        assert read <= done - 1 + 4 + inpainter.model.halo + ahead
+
+
+def test_real_pixels_come_first() -> None:
+    """Under a still camera a moving hole is filled with what is behind it, whatever the networks say."""
+    scene = np.random.default_rng(3).integers(0, 256, (24, 28, 3), np.uint8)
+    scene = np.kron(scene, np.ones((4, 4, 1), np.uint8))  # (96, 112, 3)
+    clip = np.stack([scene] * 12)
+    mask = np.zeros(clip.shape[:3], np.uint8)
+    for index, plane in enumerate(mask):
+        plane[40:56, 10 + 7 * index : 24 + 7 * index] = 1
+    model = random_model()
+    auto = Inpainter(model)(clip, mask)
+    assert np.abs(auto.astype(int) - clip)[mask > 0].mean() < 4
+    off = Inpainter(model, propagate="off")(clip, mask)
+    assert np.abs(off.astype(int) - clip)[mask > 0].mean() > 20
+    still = np.ascontiguousarray(np.broadcast_to(mask[4], mask.shape))  # never uncovered
+    for one, other in zip(
+        Inpainter(model)(clip, still), Inpainter(model, propagate="off")(clip, still), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_chunks_change_nothing_after_propagation() -> None:
+    clip, mask = _clip(40, 48, 56)
+    clip[:] = clip[:1]
+    for index, plane in enumerate(mask):
+        plane[:] = np.roll(plane, index // 2 - 10, axis=1)
+    model = random_model()
+    fills = [Inpainter(model, chunk_frames=chunk)(clip, mask) for chunk in (7, 40)]
+    assert np.abs(fills[0].astype(int) - fills[1]).max() <= 1
+
+
+def test_a_way_to_propagate_that_is_none_is_an_error() -> None:
+    with pytest.raises(InputError, match="--propagate: expected auto or off, got 'on'"):
+        Inpainter(random_model(), propagate="on")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vinpaint.evaluation.flow import TruthFlow, warp, warp_error
+from vinpaint.evaluation.flow import TruthFlow, warp_error
+from vinpaint.propagation.flow import warp
 
 HEIGHT, WIDTH = 80, 96
 SHIFT_X, SHIFT_Y = 3, -2  # what is seen moves this much a frame

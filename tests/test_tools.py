@@ -16,12 +16,15 @@ import kernels
 import numpy as np
 import pytest
 import torch
+import train_flow_completion
 import travel
 import tune
 from gpu_report import geometric_mean, page
+from media import write_video
 from training_runs import here, steps_of, tiny, tiny_stage, write_config, write_shots
 
 from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.propagation.completion import FlowCompletionNet, load_network
 from vinpaint.training import DataConfig
 from vinpaint.training.checkpoint import read_checkpoint, write_checkpoint
 
@@ -240,3 +243,28 @@ def test_the_page_shows_ratios_goals_and_shares() -> None:
     assert "| two | 1000.0 | 500.0 | conv2d | 0.50 x | 1.5 x, missed |" in text
     assert "| c | eager | torch | 3.00 | 3.00 x | 17 % |" in text
     assert geometric_mean([1, 4]) == pytest.approx(2)
+
+
+def test_the_networks_of_the_flow_are_trained_on_footage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    footage, run = tmp_path / "footage", tmp_path / "run"
+    footage.mkdir()
+    for name in ("one", "two", "judged"):
+        write_video(footage / f"{name}.mp4", frames=18, size=(160, 96))
+    (footage / "broken.mp4").write_bytes(b"no video")
+    command = ["tool", str(footage), "--output", str(run), "--leave-out", "judged"]
+    monkeypatch.setattr(sys, "argv", [*command, "--minutes", "0.05", "--batch", "2"])
+    train_flow_completion.main()
+    assert "broken.mp4" in capfd.readouterr().out
+    arrays = np.load(run / "flows.npz")
+    assert arrays["flow"].shape == (2, 16, 2, 60, 108, 2)
+    assert arrays["gray"].shape == (2, 17, 60, 108)
+    trained = load_network(run / "model.safetensors")
+    assert trained.leave.weight.abs().max() > 0  # no longer zero, as at first
+    stretches = train_flow_completion.decoded(footage, set(), run / "flows.npz")
+    samples = [train_flow_completion.Samples(stretches, seed=1).batch(2) for _ in range(2)]
+    for one, other in zip(*samples, strict=True):
+        assert torch.equal(one, other)
+    _, off = train_flow_completion.loss_of(FlowCompletionNet(), samples[0])
+    assert off[0] == off[1]  # an untrained network leaves the fill

@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WEIGHTS",
         help="a folder of weights, or combcn (the default), or combcn-s: narrow networks, faster and worse",
     )
+    options.add_argument(
+        "--propagate",
+        default="auto",
+        choices=["auto", "off"],
+        help="auto: first carry into the hole what other frames have seen there; off: the networks fill all of it",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inpaint(
         commands.add_parser("inpaint", parents=[common, networks], help="fill the hole in a video")
@@ -399,7 +405,9 @@ def _info(args: argparse.Namespace) -> None:
 def _inpainter(args: argparse.Namespace) -> Inpainter:
     from vinpaint.inpainting import Inpainter
 
-    return Inpainter.from_pretrained(args.weights, device=args.device, precision=args.precision)
+    return Inpainter.from_pretrained(
+        args.weights, device=args.device, precision=args.precision, propagate=args.propagate
+    )
 
 
 class _Progress:

@@ -24,11 +24,13 @@ from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.pretrained import load_pretrained
+from vinpaint.propagation import Propagator
 from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
 Image = NDArray[Any]  # (H, W, 3), uint8 or uint16
 Mask = NDArray[np.uint8]  # (H, W), nonzero in the hole
 Clip = TypeVar("Clip", NDArray[Any], Tensor)
+Propagate = Literal["auto", "off"]
 
 CHUNK_FRAMES = 32
 """Frames completed at a time, before the halo to either side is added."""
@@ -42,7 +44,7 @@ BATCH_PIXELS = 4 * 480 * 864
 
 
 class Inpainter:
-    """Fills holes in clips with 3DCN and CombCN.
+    """Fills holes in clips: what other frames have seen is carried there, 3DCN and CombCN complete the rest.
 
     Clips of any length and size: a clip is cut into shots, a shot into chunks that overlap by the 13 frames
     3DCN sees to either side (the result equals the one-shot result up to rounding), and only the hole's
@@ -50,6 +52,8 @@ class Inpainter:
 
     Args:
         model: the networks; folded for inference and moved in place.
+        propagate: ``"auto"``: real pixels first, see :class:`vinpaint.propagation.Propagator`; ``"off"``: the networks
+            fill the whole hole, the paper's system; or a propagator of one's own.
         device: where to run.
         dtype: what to compute in.
         chunk_frames: frames completed at a time.
@@ -67,8 +71,10 @@ class Inpainter:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         chunk_frames: int = CHUNK_FRAMES,
+        propagate: Propagate | Propagator = "auto",
     ) -> None:
         self.device, self.dtype, self.chunk_frames = torch.device(device), dtype, chunk_frames
+        self.propagator = resolve_propagator(propagate)
         self.model = fold_batch_norm(model).to(device=self.device, dtype=dtype)
 
     @classmethod
@@ -78,6 +84,7 @@ class Inpainter:
         *,
         device: Literal["auto", "cpu", "cuda"] | str = "auto",
         precision: Precision = "auto",
+        propagate: Propagate | Propagator = "auto",
     ) -> Inpainter:
         """Load weights and choose where and in what to compute.
 
@@ -86,12 +93,18 @@ class Inpainter:
                 the default, or ``"combcn-s"``, narrow networks for weak CPUs.
             device: ``"auto"`` is the first CUDA device if there is one, else the CPU.
             precision: ``"auto"`` is the fastest that the processor really supports.
+            propagate: as above.
 
         Raises:
-            InputError: no such weights, device or precision.
+            InputError: no such weights, device, precision or way to propagate.
         """
         target = resolve_device(device)
-        return cls(load_pretrained(path), device=target, dtype=resolve_precision(precision, target))
+        return cls(
+            load_pretrained(path),
+            device=target,
+            dtype=resolve_precision(precision, target),
+            propagate=propagate,
+        )
 
     def __call__(self, frames: Clip, mask: Clip, *, cuts: Sequence[int] = ()) -> Clip:
         """Fill the hole of a clip in memory.
@@ -138,6 +151,8 @@ class Inpainter:
                 "white is the hole, --invert makes it black"
             )
         pairs = iter(clip)
+        if self.propagator is not None:
+            pairs = ((image, mask) for image, mask, _ in self.propagator(pairs, plan))
         for shot in plan.shots:
             yield from self._fill_shot(pairs, shot)
 
@@ -248,6 +263,19 @@ class Inpainter:
         if reduced and self.model.config.reduction == 4:  # the operator halves once
             return self.model.network_input(*reduce_clip(x[:, :3], x[:, 3:]))
         return self.model.prefilled(x)
+
+
+def resolve_propagator(propagate: Propagate | Propagator) -> Propagator | None:
+    """The stage before the networks, or none.
+
+    Raises:
+        InputError: a name that is neither ``"auto"`` nor ``"off"``.
+    """
+    if isinstance(propagate, str):
+        if propagate not in ("auto", "off"):
+            raise InputError(f"--propagate: expected auto or off, got {propagate!r}")
+        return Propagator() if propagate == "auto" else None
+    return propagate
 
 
 def _clip_of(

@@ -27,7 +27,14 @@ from torch.library import register_autograd, register_fake
 
 from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
 
-__all__ = ["composite_frames", "conv_bias_relu", "conv_bn_relu", "masked_l1", "prepare_frames"]
+__all__ = [
+    "composite_frames",
+    "conv_bias_relu",
+    "conv_bn_relu",
+    "follow_flow",
+    "masked_l1",
+    "prepare_frames",
+]
 
 _ops = torch.ops.vinpaint
 
@@ -609,3 +616,62 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     _check_devices("composite_frames", "frames", frames, completed=completed, mask=mask)
     return frames.new_empty(frames.shape), frames.new_empty((), dtype=torch.int32)
+
+
+def follow_flow(
+    flow: Tensor,
+    error: Tensor,
+    hole: Tensor,
+    *,
+    frame: int,
+    step: int,
+    reach: int,
+    cell: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Follow each pixel of a frame's hole along the optical flow until it comes out of the hole.
+
+    A pixel walks from frame to frame, at every frame by the flow that is bilinear between the grid's points, and stops
+    at the first place whose nearest pixel is not in that frame's hole. It gets nowhere if it leaves the frame, if the
+    errors' sum is not finite, or if ``reach`` or the window ends first. On the CPU.
+
+    Args:
+        flow: (F, h, w, 2) float32, from each frame of a window to the one ``step`` on: right and down, in pixels.
+        error: (F, h, w) float32, pixels that the flow is expected to be off; infinite where there is no way.
+        hole: (F, H, W) uint8 or bool, nonzero in the hole.
+        frame: index in the window of the frame in question.
+        step: 1 to walk to the frames after it, -1 to those before.
+        reach: frames that it may walk.
+        cell: the grid has a point in the middle of every ``cell`` x ``cell`` pixels.
+
+    Returns:
+        ``(source, place, error)``: (H, W) int32, index of the frame, -1 for nowhere and outside the hole; (H, W, 2)
+        float32, column and row there; (H, W) float32, the errors on the way added up, infinite for nowhere.
+
+    Raises:
+        RuntimeError: a shape, dtype or number does not fit; the message names the argument.
+
+    Equivalent to: see :func:`vinpaint.reference.follow_flow`.
+    """
+    found: tuple[Tensor, Tensor, Tensor] = _ops.follow_flow(
+        flow, error, hole, frame, step, reach, cell
+    )
+    return found
+
+
+@register_fake("vinpaint::follow_flow")
+def _(
+    flow: Tensor,
+    error: Tensor,
+    hole: Tensor,
+    frame: int,  # noqa: ARG001
+    step: int,  # noqa: ARG001
+    reach: int,  # noqa: ARG001
+    cell: int,  # noqa: ARG001
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_devices("follow_flow", "flow", flow, error=error, hole=hole)
+    size = hole.shape[1:]
+    return (
+        flow.new_empty(size, dtype=torch.int32),
+        flow.new_empty((*size, 2)),
+        flow.new_empty(size),
+    )

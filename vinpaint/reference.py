@@ -131,3 +131,48 @@ def composite_frames(completed: Tensor, frames: Tensor, mask: Tensor) -> tuple[T
     values = (fill.nan_to_num(0).clamp(0, 1) * torch.iinfo(frames.dtype).max).round()
     whole = torch.where(hole, values, frames.to(torch.float32))
     return whole.to(torch.int32).to(frames.dtype), invalid
+
+
+def follow_flow(
+    flow: Tensor, error: Tensor, hole: Tensor, *, frame: int, step: int, reach: int, cell: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See :func:`vinpaint.ops.follow_flow`."""
+    frames, height, width = hole.shape
+    rows, columns = hole[frame].nonzero(as_tuple=True)
+    place = torch.stack([columns, rows], -1).to(flow.dtype)
+    total = flow.new_zeros(len(rows))
+    sources = torch.full((height, width), -1, dtype=torch.int32)
+    places, errors = flow.new_zeros((height, width, 2)), flow.new_full((height, width), torch.inf)
+    at = frame
+    for _ in range(reach):
+        if not 0 <= at + step < frames:
+            break
+        grid = torch.cat([flow[at], error[at, ..., None]], -1)
+        way = _between_points(grid, (place - (cell - 1) / 2) / cell)
+        place, total = place + way[:, :2], total + way[:, 2]
+        at += step
+        last = place.new_tensor([width - 1, height - 1])
+        alive = total.isfinite() & ((place >= 0) & (place <= last)).all(-1)
+        rows, columns, place, total = (t[alive] for t in (rows, columns, place, total))
+        # Halves away from zero.
+        x, y = (place + 0.5).floor().long().unbind(-1)
+        out = hole[at, y, x] == 0
+        where = rows[out], columns[out]
+        sources[where], places[where], errors[where] = at, place[out], total[out]
+        rows, columns, place, total = (t[~out] for t in (rows, columns, place, total))
+    return sources, places, errors
+
+
+def _between_points(grid: Tensor, position: Tensor) -> Tensor:
+    """Values (n, C) of a grid (h, w, C) at n columns and rows; a point without weight does not count."""
+    height, width, _ = grid.shape
+    column = position[:, 0].clamp(0, width - 1)
+    row = position[:, 1].clamp(0, height - 1)
+    left, top = column.floor().long(), row.floor().long()
+    total = grid.new_zeros((len(position), grid.shape[2]))
+    for i in (0, 1):
+        for j in (0, 1):
+            weight = (1 - i + (2 * i - 1) * (row - top)) * (1 - j + (2 * j - 1) * (column - left))
+            values = grid[(top + i).clamp_max(height - 1), (left + j).clamp_max(width - 1)]
+            total += torch.where(weight[:, None] > 0, weight[:, None] * values, 0)
+    return total

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vinpaint.propagation.flow import Flow, destination, dis_flow, warp
+
 Frames = NDArray[np.uint8]  # (F, H, W, 3), red green blue
 Mask = NDArray[np.bool_]  # (F, H, W), True in the hole
-Flow = NDArray[np.float32]  # (H, W, 2): where a pixel went, to the right and down, in pixels
 
 CONSISTENCY = (0.01, 0.5)
 """Forward flow f and backward flow b agree where ``|f + b|² < 0.01 (|f|² + |b|²) + 0.5``, in px² (Sundaram, Brox
@@ -35,21 +35,13 @@ class TruthFlow:
 
     def __init__(self, truth: Frames) -> None:
         gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
-        calculate: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
         self.flows: list[Flow] = []
         self.valid = np.zeros((max(len(truth) - 1, 0), *truth.shape[1:3]), dtype=bool)
         for index in range(len(truth) - 1):
             pair = gray[index], gray[index + 1]
-            forward, backward = calculate(*pair, None), calculate(*pair[::-1], None)
+            forward, backward = dis_flow(*pair), dis_flow(*pair[::-1])
             self.flows.append(forward)
             self.valid[index] = _confirmed(forward, backward)
-
-
-def warp(picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
-    """Fetch every pixel from where it went: ``picture(x + flow(x))``, bilinear, (H, W) or (H, W, C)."""
-    x, y = _destination(flow)
-    warped = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(warped, np.float32)
 
 
 def warp_error(clip: Frames, mask: Mask, flows: TruthFlow) -> float:
@@ -79,7 +71,7 @@ def warp_error(clip: Frames, mask: Mask, flows: TruthFlow) -> float:
 
 def _confirmed(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
     height, width = forward.shape[:2]
-    x, y = _destination(forward)
+    x, y = destination(forward)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     back = warp(backward, forward)
     share, offset = CONSISTENCY
@@ -87,10 +79,3 @@ def _confirmed(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
     length = np.square(forward).sum(-1) + np.square(back).sum(-1)
     confirmed: NDArray[np.bool_] = inside & (gap < share * length + offset)
     return confirmed
-
-
-def _destination(flow: Flow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    height, width = flow.shape[:2]
-    x = np.arange(width, dtype=np.float32) + flow[..., 0]
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1]
-    return x, y

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +21,9 @@ from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.program import Program
 from vinpaint.inpainting import Inpainter
 from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, read_config, weights_folder
+from vinpaint.propagation import Propagator
+from vinpaint.propagation.completion import NETWORK
+from vinpaint.video.windows import make_plan
 
 Fill = Callable[[Frames, Hole], Frames]
 """Frames (F, H, W, 3), black in the hole, and the hole (F, H, W) to frames; only their hole is used."""
@@ -36,7 +40,9 @@ CLASSICAL: dict[str, Fill] = {
 }
 
 DESCRIPTIONS = {
-    "vinpaint": "3DCN and CombCN, as vinpaint inpaint runs them",
+    "vinpaint": "as vinpaint inpaint fills: what other frames have seen, then 3DCN and CombCN",
+    "networks": "3DCN and CombCN for the whole hole: the paper's system, --propagate off",
+    "propagation": "what other frames have seen, and the smooth fill where none has",
     "3dcn": "3DCN alone: its half-size frames enlarged",
     "2dcn": "CombCN alone, frame by frame (weights of that mode)",
     "mean": "the mean colour of the clip's known pixels",
@@ -96,7 +102,9 @@ def resolve_methods(
             found.append(Method(method, partial(_the, CLASSICAL[method]), f"{classical.RADIUS}"))
         elif method == TRUTH:
             found.append(Method(TRUTH, _no_fill))
-        elif method in ("vinpaint", "3dcn", "2dcn"):
+        elif method == "propagation":
+            found.append(Method(method, _load_propagation, _digest(NETWORK), warm_up=True))
+        elif method in ("vinpaint", "networks", "3dcn", "2dcn"):
             found.extend(_networks(method, named, device, precision))
         elif "command:" in method:
             found.append(_command(method))
@@ -153,24 +161,43 @@ def _networks(
             f"--weights: the method {method} needs weights whose {CONFIG} says mode {mode}; "
             f"none of {', '.join(map(str, weights.values()))} does"
         )
+    carrying = [NETWORK] if method == "vinpaint" else []
     return [
         Method(
             name=method if len(weights) == 1 else f"{method} {name}",
             load=partial(_load_network, method, folder, device, precision),
-            identity=f"{_digest(folder)} {target} {dtype}",
+            identity=f"{_digest(folder / WEIGHTS, folder / CONFIG, *carrying)} {target} {dtype}",
             warm_up=True,
         )
         for name, folder in fitting.items()
     ]
 
 
-def _digest(folder: Path) -> str:
-    files = (folder / name for name in (WEIGHTS, CONFIG))
+def _digest(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def _load_propagation() -> Fill:
+    propagator = Propagator()
+
+    def fill(frames: Frames, hole: Hole) -> Frames:
+        masks = hole.view(np.uint8)
+        plan = make_plan(masks, len(masks))
+        carried = [*propagator(zip(frames, masks, strict=True), plan)]
+        filled = np.stack([image for image, _, _ in carried])
+        remaining = np.stack([mask != 0 for _, mask, _ in carried])
+        return classical.harmonic(filled, remaining) if remaining.any() else filled
+
+    return fill
+
+
 def _load_network(method: str, folder: Path, device: str, precision: str) -> Fill:
-    inpainter = Inpainter.from_pretrained(folder, device=device, precision=precision)  # type: ignore[arg-type]
+    inpainter = Inpainter.from_pretrained(
+        folder,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]
+        propagate="auto" if method == "vinpaint" else "off",
+    )
     if method == "3dcn":
         inpainter.model.paint = _enlarged  # type: ignore[method-assign,assignment]
     return lambda frames, hole: inpainter(frames, hole)  # noqa: PLW0108 - typed for arrays alone
