@@ -29,6 +29,7 @@ class TruthFlow:
 
     Attributes:
         flows: F - 1 arrays (H, W, 2): where each pixel of frame t is in frame t + 1, relative to it.
+        backs: F - 1 arrays: where each pixel of frame t + 1 was in frame t.
         valid: (F - 1, H, W) bool: pixels that stay in the frame and whose flow the flow back confirms, by
             :data:`CONSISTENCY`.
     """
@@ -36,11 +37,13 @@ class TruthFlow:
     def __init__(self, truth: Frames) -> None:
         gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
         self.flows: list[Flow] = []
+        self.backs: list[Flow] = []
         self.valid = np.zeros((max(len(truth) - 1, 0), *truth.shape[1:3]), dtype=bool)
         for index in range(len(truth) - 1):
             pair = gray[index], gray[index + 1]
             forward, backward = dis_flow(*pair), dis_flow(*pair[::-1])
             self.flows.append(forward)
+            self.backs.append(backward)
             self.valid[index] = _confirmed(forward, backward)
 
 

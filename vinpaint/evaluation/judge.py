@@ -13,6 +13,7 @@ import torch
 
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation.cache import cached, digest
+from vinpaint.evaluation.conditions import Condition, condition_of
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.flow import TruthFlow
 from vinpaint.evaluation.metrics import METRICS, measure
@@ -81,6 +82,10 @@ class ClipJudge:
         kept = cached(path, digest(filled, hole, self._basis), judge)
         scores = dict(zip(kept["names"].tolist(), kept["values"].tolist(), strict=True))
         return Judgement(scores, kept["features"])
+
+    def condition(self, hole: Hole) -> Condition:
+        """What a hole in the clip is like."""
+        return condition_of(self._flows, hole)
 
     def features(self, path: Path) -> Features:
         """The truth's own features for VFID, or what was kept of them in ``path``; empty without VFID."""

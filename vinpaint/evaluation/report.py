@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from vinpaint.errors import InputError
+from vinpaint.evaluation.conditions import MOTIONS, SEEN
 from vinpaint.evaluation.holes import HOLES
 from vinpaint.evaluation.methods import DESCRIPTIONS, TRUTH
 from vinpaint.evaluation.metrics import METRICS
@@ -176,13 +177,36 @@ def _page(results: Results, output: Path) -> str:
     return _FRAME.format(body="\n".join(body))
 
 
-def _hole_section(results: Results, hole: str, output: Path) -> list[str]:
+def _table(results: Results, hole: str, caption: str) -> list[str]:
     head = "".join(f"<th>{escape(name)} {arrow(name)}" for name in results.metrics(hole))
     rows = [
         f"<tr><th>{escape(name.text)}"
         + "".join(f"<td{' class=best' if cell.best else ''}>{cell.text}" for cell in cells)
         for name, *cells in results.cells(hole)
     ]
+    return [f"<table><tr><th>{escape(caption)}{head}", *rows, "</table>"]
+
+
+def _groups(results: Results, hole: str) -> list[str]:
+    """Tables of the clips that move alike, and of those whose holes are seen as much."""
+    tables = []
+    for name, clips in results.groups(hole).items():
+        caption = f"{name}: {', '.join(clips)}"
+        tables += _table(results.among(hole, clips), hole, caption)
+    if not tables:
+        return []
+    bounds = "; ".join(
+        ", ".join(f"{name} up to {most:.2g}" for name, most in bounds.items() if most < math.inf)
+        for bounds in (MOTIONS, SEEN)
+    )
+    note = (
+        "By the median length of the truth's flow, in pixels a frame, and by the share of the hole's pixels that come out of the "
+        f"hole in some frame if one follows that flow ({bounds})."
+    )
+    return ["<h3>By motion and by share seen</h3>", f"<p>{escape(note)}</p>", *tables]
+
+
+def _hole_section(results: Results, hole: str, output: Path) -> list[str]:
     plots = []
     if hole in _plotted(results):
         plots = [
@@ -193,10 +217,9 @@ def _hole_section(results: Results, hole: str, output: Path) -> list[str]:
     return [
         f"<h2>Hole: {escape(hole)}</h2>",
         f"<p>{escape(HOLES.get(hole, 'read from a folder of masks').capitalize())}.</p>",
-        f"<table><tr><th>mean of the clips{head}",
-        *rows,
-        "</table>",
+        *_table(results, hole, "mean of the clips"),
         *plots,
+        *_groups(results, hole),
         *(
             f"<details><summary>{escape(clip)}</summary>"
             f"{_picture(sheet_path(output, hole, clip).relative_to(output), f'{clip}, {hole} hole')}</details>"

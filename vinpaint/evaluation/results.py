@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+from vinpaint.evaluation.conditions import MOTIONS, SEEN, Condition
 from vinpaint.evaluation.methods import TRUTH
 from vinpaint.evaluation.metrics import METRICS
 
@@ -53,6 +54,7 @@ class Results:
         versions: of what it ran with.
         scores: a clip, hole and method each.
         sets: by hole and method, the metrics of all clips together.
+        conditions: by hole and clip, what the hole is like.
         failures: what is missing among the scores.
     """
 
@@ -63,6 +65,7 @@ class Results:
     versions: dict[str, Any]
     scores: list[Score] = field(default_factory=list)
     sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    conditions: dict[str, dict[str, Condition]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -77,6 +80,27 @@ class Results:
     def scored(self, hole: str) -> set[str]:
         """The clips that some method has scored on with one kind of hole; the others are broken."""
         return {score.clip for score in self.scores if score.hole == hole}
+
+    def groups(self, hole: str) -> dict[str, list[str]]:
+        """The clips of each condition that some have and others have not: motion, then share seen."""
+        conditions = self.conditions.get(hole, {})
+        found = {}
+        for part, names in (("motion", MOTIONS), ("seen", SEEN)):
+            of = {clip: getattr(condition, part) for clip, condition in conditions.items()}
+            if len(set(of.values())) > 1:
+                found.update({name: [c for c in of if of[c] == name] for name in names})
+        return {name: clips for name, clips in found.items() if clips}
+
+    def among(self, hole: str, clips: Collection[str]) -> Results:
+        """The scores with one kind of hole on some of the clips."""
+        return replace(
+            self,
+            clips=[clip for clip in self.clips if clip in clips],
+            holes=[hole],
+            scores=[s for s in self.scores if s.hole == hole and s.clip in clips],
+            sets={},
+            failures=[f for f in self.failures if f.hole == hole and f.clip in clips],
+        )
 
     def mean(self, hole: str, method: str) -> dict[str, float]:
         """The mean of every metric over the clips that have it: of times the median, of memory the largest."""
