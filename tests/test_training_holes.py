@@ -18,8 +18,10 @@ from vinpaint.training.holes import (
     free_form,
     moving_box,
     moving_object,
+    never_seen,
     random_hole,
     real_mask,
+    remaining,
     static_box,
     text,
 )
@@ -77,6 +79,26 @@ def test_thin_strokes_stay_thin_or_are_drawn_again() -> None:
         )
         assert hole.any(axis=(1, 2)).all()
         assert hole.mean() < 0.1  # strokes, not the paper's box
+
+
+def test_what_a_pan_uncovers_does_not_remain() -> None:
+    hole = np.zeros((5, 12, 20), bool)
+    hole[:, 3:9, 6:14] = True
+    still = np.zeros((5, 2), int)
+    assert np.array_equal(never_seen(hole, still), hole)
+    panned = never_seen(
+        hole, np.array([[0, 2 * t] for t in range(5)])
+    )  # 8 columns: all of it comes out
+    assert not panned.any()
+    slow = never_seen(hole, np.array([[0, t] for t in range(5)]))
+    assert [plane[5].nonzero()[0].tolist() for plane in slow] == [
+        [10 - t, 11 - t, 12 - t, 13 - t] for t in range(5)
+    ]
+
+
+def test_holes_that_remain_are_parts_of_holes() -> None:
+    shares = [hole.mean() for hole in _holes(remaining)]
+    assert 0 < np.mean(shares) < np.mean([hole.mean() for hole in _holes(static_box)])
 
 
 def test_shares_say_how_often_a_kind_is_drawn() -> None:

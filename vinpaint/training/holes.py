@@ -25,6 +25,10 @@ TRIES = 10
 """Holes that are drawn before one of the right area is given up for a plain box."""
 
 
+PAN = 0.2
+"""Share of the frame's sides by which the camera pans to either side at most, for holes of kind ``remaining``."""
+
+
 @dataclass(frozen=True)
 class HoleConfig:
     """Which holes are cut. Lengths are shares of the frame's side.
@@ -228,6 +232,36 @@ def real_mask(
     return hole.view(bool)
 
 
+def remaining(
+    rng: np.random.Generator,
+    frames: int,
+    height: int,
+    width: int,
+    config: HoleConfig | None = None,
+) -> Hole:
+    """What propagation leaves of a hole of another kind when the camera pans: what no frame has seen."""
+    kinds = (static_box, moving_box, free_form, moving_object)
+    hole = kinds[rng.integers(len(kinds))](rng, frames, height, width, config)
+    stops = rng.uniform(-PAN, PAN, size=(3, 2)) * (height, width)
+    return never_seen(hole, smooth_path(stops, frames).round().astype(int))
+
+
+def never_seen(hole: Hole, path: NDArray[np.int_]) -> Hole:
+    """The pixels of a hole whose place in the scene is hidden or out of view in every frame.
+
+    Args:
+        hole: (F, H, W).
+        path: (F, 2), row and column in the scene of every frame's top left pixel.
+    """
+    _, height, width = hole.shape
+    path = path - path.min(axis=0)
+    hidden = np.ones(path.max(axis=0) + np.array([height, width]), dtype=bool)
+    views = [hidden[y : y + height, x : x + width] for y, x in path]
+    for view, plane in zip(views, hole, strict=True):
+        np.logical_and(view, plane, out=view)
+    return np.stack([plane & view for view, plane in zip(views, hole, strict=True)])
+
+
 KINDS: dict[str, Callable[[np.random.Generator, int, int, int, HoleConfig | None], Hole]] = {
     "box": static_box,
     "moving_box": moving_box,
@@ -235,6 +269,7 @@ KINDS: dict[str, Callable[[np.random.Generator, int, int, int, HoleConfig | None
     "object": moving_object,
     "text": text,
     "mask": real_mask,
+    "remaining": remaining,
 }
 """Every kind of hole by the name that :class:`HoleConfig` calls it."""
 
