@@ -19,6 +19,7 @@ from PIL import Image
 
 from vinpaint.cli import main
 from vinpaint.errors import InputError
+from vinpaint.video.reader import open_clip
 
 COMMAND = [str(Path(sys.executable).with_name("vinpaint"))]
 
@@ -101,6 +102,22 @@ def test_inpaint_writes_a_video_a_preview_and_a_comparison(clip: Path, tmp_path:
     with Image.open(preview) as sheet:
         assert sheet.width > 2 * 96
     assert sorted(p.name for p in tmp_path.iterdir()) == ["compare.mp4", "out.mp4", "sheet.png"]
+
+
+def test_propagation_can_be_left_out(clip: Path, tmp_path: Path) -> None:
+    boxes = [part for t in range(10) for part in ("--box", f"{8 + 6 * t},16,16,20@{t}-{t}")]
+    outputs = []
+    for options in ([], ["--propagate", "auto"], ["--propagate", "off"]):
+        output = tmp_path / f"{len(outputs)}.mkv"
+        done = _run("inpaint", clip, *boxes, "-o", output, "--codec", "ffv1", *options)
+        assert done.returncode == 0, done.stderr
+        outputs.append([frame.rgb for frame in open_clip(output, argument="output").frames()])
+    default, auto, off = map(np.stack, outputs)
+    assert np.array_equal(default, auto)
+    assert not np.array_equal(auto, off)
+    done = _run("inpaint", clip, *boxes, "-o", tmp_path / "x.mkv", "--propagate", "on")
+    assert done.returncode == 2
+    assert "'on'" in done.stderr
 
 
 def test_an_empty_mask_gives_the_input_and_says_so(clip: Path, tmp_path: Path) -> None:

@@ -331,6 +331,21 @@ def test_networks_have_a_row_for_each_weights_that_fit(tmp_path: Path, clips: Pa
     assert len(set(l1.values())) == 4
 
 
+def test_what_propagation_and_networks_do_alone_has_rows_of_its_own(
+    tmp_path: Path, clips: Path
+) -> None:
+    save_pretrained(random_model(), tmp_path / "weights")
+    methods = ["vinpaint", "networks", "propagation", "harmonic"]
+    options = {"weights": [tmp_path / "weights"], "precision": "fp32"}
+    results = score(clips / "a", methods, output=tmp_path / "out", holes=["object"], **options)
+    assert not results.failures
+    l1 = {method: results.mean("object", method)["l1"] for method in results.methods}
+    assert len(set(l1.values())) == 4
+    rows = {row.name: row.identity for row in resolve_methods(methods[:3], **options)}
+    assert rows["propagation"] not in ("", rows["vinpaint"])
+    assert rows["vinpaint"] != rows["networks"]  # more depends on the flow's network
+
+
 def test_a_process_that_dies_is_a_failure_and_is_started_again(clips: Path, tmp_path: Path) -> None:
     dying = Method("dying", partial(os._exit, 3))
     results = score(clips / "a", [dying], output=tmp_path / "out", isolate=True)

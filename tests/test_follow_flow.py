@@ -31,12 +31,13 @@ def _check(found: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor,
 
 @pytest.mark.parametrize("cell", [1, 4])
 @pytest.mark.parametrize("step", [1, -1])
-@pytest.mark.parametrize("reach", [0, 1, 3, 99])
+@pytest.mark.parametrize("reach", [0, 1, 3, 99, 2**63 - 1])
 def test_matches_reference(cell: int, step: int, reach: int) -> None:
     flow, error, hole = _case(cell + step, cell=cell)
     for frame in (0, 3, 6):
         options = {"frame": frame, "step": step, "reach": reach, "cell": cell}
         found = ops.follow_flow(flow, error, hole, **options)
+        options["reach"] = min(reach, 99)
         _check(found, reference.follow_flow(flow, error, hole, **options))
         outside = ~hole[frame]
         assert (found[0][outside] == -1).all()
@@ -137,6 +138,10 @@ def test_opcheck(step: int) -> None:
         ({"step": 2}, "step must be 1 or -1, got 2"),
         ({"reach": -1}, "reach must not be negative, got -1"),
         ({"cell": 0}, "cell must be positive, got 0"),
+        (
+            {"cell": 1},
+            r"flow must have a point for every 1 x 1 pixels of \(7, 20, 28\), got \(7, 5",
+        ),
     ],
 )
 def test_bad_input(change: dict[str, object], message: str) -> None:

@@ -206,7 +206,7 @@ def test_a_stream_is_read_no_further_than_chunk_and_halo(reach: int | None) -> N
             yield frame
 
     filled = inpainter.fill(zip(frames(), mask, strict=True), make_plan(mask, 60))
-    ahead = 0 if reach is None else CHUNK_FRAMES + reach + CONTEXT_PAIRS + 1
+    ahead = 0 if reach is None else CHUNK_FRAMES + reach + CONTEXT_PAIRS
     for done in range(1, 20):
         next(filled)
         assert read <= done - 1 + 4 + inpainter.model.halo + ahead

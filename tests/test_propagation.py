@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vinpaint.errors import InputError
 from vinpaint.nn.prefill import harmonic_fill
 from vinpaint.propagation import Carried, Propagator, propagator
 from vinpaint.propagation.flow import Flow, Gray, dis_flow
@@ -213,8 +215,9 @@ def test_a_frame_that_is_all_hole_takes_nothing_wrong() -> None:
     others[7] = False
     assert _far(images, truth, others) < 3
     carried = ~remains[7]
-    if carried.any():
-        assert _far(images[7:8], truth[7:8], carried[None]) < 6
+    assert carried.mean() > 0.9
+    # As bright as it was: there is no smooth fill to mix in.
+    assert abs((images[7].astype(float) - truth[7])[carried].mean()) < 0.5
 
 
 def test_a_clip_that_is_all_hole_is_left_alone() -> None:
@@ -263,7 +266,7 @@ def test_little_is_read_ahead_and_nothing_twice() -> None:
             read += 1
             yield pair
 
-    ahead = propagator.CHUNK_FRAMES + 8 + propagator.CONTEXT_PAIRS + 1
+    ahead = propagator.CHUNK_FRAMES + 8 + propagator.CONTEXT_PAIRS
     for done, _ in enumerate(Propagator(reach=8)(frames(), make_plan(masks, 60))):
         assert read <= done + ahead
     assert read == 60
@@ -305,6 +308,99 @@ def test_a_large_picture_is_filled_at_its_own_size() -> None:
     inner = np.stack([cv2.erode(c.astype(np.uint8), np.ones((9, 9))) > 0 for c in carried])
     got, wanted = np.stack(detail)[inner].ravel(), np.stack(true_detail)[inner].ravel()
     assert np.corrcoef(got, wanted)[0, 1] > 0.7
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("value", [True, 1, 255])
+@pytest.mark.parametrize("move", [_still, _pan])
+def test_odd_sizes_several_holes_and_the_frames_border(
+    dtype: type, value: int, move: Callable[[int], NDArray[np.float64]]
+) -> None:
+    height, width = 203, 517
+    truth = _filmed(12, move, height, width).astype(dtype)
+    if dtype == np.uint16:
+        truth *= 257
+    masks = np.zeros(truth.shape[:3], bool if value is True else np.uint8)
+    for t in range(12):
+        masks[t, :18, 30 + 6 * t : 50 + 6 * t] = value
+        masks[t, 180 - 9 * t : 203 - 9 * t, 497:] = value
+    plan = make_plan(masks.view(np.uint8), 12)
+    assert len(plan.shots[0].regions) == 2
+    found = list(Propagator()(zip(truth, masks, strict=True), plan))
+    images, remaining = (np.stack([carried[i] for carried in found]) for i in (0, 1))
+    assert images.dtype == dtype
+    assert remaining.dtype == masks.dtype
+    hole, remains = masks != 0, remaining != 0
+    assert np.array_equal(images[~hole], truth[~hole])
+    assert set(np.unique(remaining)) <= {0, value}
+    assert remains.sum() < 0.2 * hole.sum()
+    assert _far(images, truth, hole & ~remains) < 3 * np.iinfo(dtype).max / 255
+
+
+@pytest.mark.parametrize("size", [(1, 2), (8, 8), (8, 64), (11, 40), (64, 9)])
+def test_tiny_frames(size: tuple[int, int]) -> None:
+    height, width = size
+    truth = np.full((4, height, width, 3), 90, np.uint8)
+    hole = np.zeros(truth.shape[:3], bool)
+    for t in range(4):
+        hole[t, t % height, t % width] = True
+    images, remains, _ = _carry(truth, hole)
+    assert (images[~remains] == 90).all()
+
+
+def test_large_frames_shorten_the_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, hole = _filmed(30, _still), _standing(30)
+    hole[0] = False
+    frame = truth[0].nbytes + hole[0].nbytes
+    held = propagator.CHUNK_FRAMES + propagator.CONTEXT_PAIRS + 2 * 6
+    monkeypatch.setattr(propagator, "BUFFER_BYTES", 2 * held * frame)
+    _, remains, _ = _carry(truth, hole)
+    assert not remains[1:7].any()
+    assert remains[7:].any(axis=(1, 2)).all()
+    monkeypatch.setattr(propagator, "BUFFER_BYTES", 1)
+    assert _carry(truth, hole)[1][2:].any(axis=(1, 2)).all()
+
+
+def test_bad_input_is_named() -> None:
+    truth, hole = _filmed(6, _pan), _moving(6)
+    masks = hole.view(np.uint8)
+    with pytest.raises(InputError, match="reach: expected at least 1 frame, got 0"):
+        Propagator(reach=0)
+    with pytest.raises(InputError, match="clip: expected the plan's 6 frames, got 4"):
+        list(Propagator()(zip(truth[:4], masks[:4], strict=True), make_plan(masks, 6)))
+    with pytest.raises(
+        InputError, match=r"flow: expected the shape \(\d+, \d+, 2\) of its pictures"
+    ):
+        _carry(truth, hole, flow=lambda a, b: np.moveaxis(dis_flow(a, b), -1, 0))
+
+
+def test_a_failing_flow_is_told_at_once() -> None:
+    truth, hole = _filmed(70, _still), _standing(70)
+    calls = []
+
+    def flow(first: Gray, _: Gray) -> Flow:
+        calls.append(first.shape)
+        time.sleep(0.02)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _carry(truth, hole, flow=flow)
+    seen = len(calls)
+    time.sleep(0.1)
+    assert len(calls) == seen < 140
+
+
+def test_flow_that_is_no_number_is_completed_like_the_hole() -> None:
+    truth, hole = _filmed(12, _still), _moving(12)
+
+    def flow(first: Gray, second: Gray) -> Flow:
+        found = dis_flow(first, second)
+        found[:6, :6] = np.nan
+        return found
+
+    images, remains, _ = _carry(truth, hole, flow=flow)
+    assert not remains.any()
+    assert _far(images, truth, hole) < 1.5
 
 
 def test_another_flow_can_be_plugged_in() -> None:

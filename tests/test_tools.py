@@ -20,9 +20,10 @@ import train_flow_completion
 import travel
 import tune
 from gpu_report import geometric_mean, page
-from media import write_video
+from media import scene, write_image, write_video
 from training_runs import here, steps_of, tiny, tiny_stage, write_config, write_shots
 
+from vinpaint.errors import InputError
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.propagation.completion import FlowCompletionNet, load_network
 from vinpaint.training import DataConfig
@@ -252,17 +253,23 @@ def test_the_networks_of_the_flow_are_trained_on_footage(
     footage.mkdir()
     for name in ("one", "two", "judged"):
         write_video(footage / f"{name}.mp4", frames=18, size=(160, 96))
-    (footage / "broken.mp4").write_bytes(b"no video")
+    (footage / "broken.MP4").write_bytes(b"no video")
+    pictures = footage / "deep" / "folder"
+    pictures.mkdir(parents=True)
+    for index in range(18):
+        write_image(pictures / f"{index}.png", scene(index, 96, 64))
     command = ["tool", str(footage), "--output", str(run), "--leave-out", "judged"]
     monkeypatch.setattr(sys, "argv", [*command, "--minutes", "0.05", "--batch", "2"])
     train_flow_completion.main()
-    assert "broken.mp4" in capfd.readouterr().out
+    assert "broken.MP4" in capfd.readouterr().out
     arrays = np.load(run / "flows.npz")
-    assert arrays["flow"].shape == (2, 16, 2, 60, 108, 2)
-    assert arrays["gray"].shape == (2, 17, 60, 108)
+    assert arrays["flow"].shape == (3, 16, 2, 60, 108, 2)
+    assert arrays["gray"].shape == (3, 17, 60, 108)
     trained = load_network(run / "model.safetensors")
     assert trained.leave.weight.abs().max() > 0  # no longer zero, as at first
-    stretches = train_flow_completion.decoded(footage, set(), run / "flows.npz")
+    with pytest.raises(InputError, match="of other clips"):
+        train_flow_completion.decoded(footage, set(), run / "flows.npz")
+    stretches = train_flow_completion.decoded(footage, {"judged"}, run / "flows.npz")
     samples = [train_flow_completion.Samples(stretches, seed=1).batch(2) for _ in range(2)]
     for one, other in zip(*samples, strict=True):
         assert torch.equal(one, other)

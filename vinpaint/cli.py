@@ -229,7 +229,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["vinpaint", "harmonic", "telea", "truth"],
         metavar="METHOD",
-        help="vinpaint, 3dcn, 2dcn, mean, harmonic, telea, navier-stokes, temporal-median, truth, or a program: "
+        help="vinpaint, networks, propagation, 3dcn, 2dcn, mean, harmonic, telea, navier-stokes, temporal-median, truth, or a program: "
         "NAME=command:TEMPLATE with {frames} {masks} {output}, folders of PNG frames "
         "(default vinpaint harmonic telea truth)",
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -46,17 +47,20 @@ BATCH_PIXELS = 4 * 480 * 864
 class Inpainter:
     """Fills holes in clips: what other frames have seen is carried there, 3DCN and CombCN complete the rest.
 
-    Clips of any length and size: a clip is cut into shots, a shot into chunks that overlap by the 13 frames
-    3DCN sees to either side (the result equals the one-shot result up to rounding), and only the hole's
-    neighbourhood is computed.
+    Clips of any length and size: a clip is cut into shots, a shot into chunks that overlap by what a frame depends on,
+    the 13 frames 3DCN sees to either side and the reach of propagation (the result equals the one-shot result up to
+    rounding), and only the hole's neighbourhood is computed.
 
     Args:
         model: the networks; folded for inference and moved in place.
-        propagate: ``"auto"``: real pixels first, see :class:`vinpaint.propagation.Propagator`; ``"off"``: the networks
-            fill the whole hole, the paper's system; or a propagator of one's own.
         device: where to run.
         dtype: what to compute in.
         chunk_frames: frames completed at a time.
+        propagate: ``"auto"``: real pixels first, see :class:`vinpaint.propagation.Propagator`; ``"off"``: the networks
+            fill the whole hole, the paper's system; or a propagator of one's own.
+
+    Raises:
+        InputError: no such way to propagate.
 
     Example::
 
@@ -150,11 +154,13 @@ class Inpainter:
                 "--mask: expected some known pixels, got a hole that covers every pixel of every frame; "
                 "white is the hole, --invert makes it black"
             )
-        pairs = iter(clip)
-        if self.propagator is not None:
-            pairs = ((image, mask) for image, mask, _ in self.propagator(pairs, plan))
-        for shot in plan.shots:
-            yield from self._fill_shot(pairs, shot)
+        with ExitStack() as stages:
+            pairs = iter(clip)
+            if self.propagator is not None:
+                carried = stages.enter_context(closing(self.propagator(pairs, plan)))
+                pairs = ((image, mask) for image, mask, _ in carried)
+            for shot in plan.shots:
+                yield from self._fill_shot(pairs, shot)
 
     def _fill_shot(self, pairs: Iterator[tuple[Image, Mask]], shot: Shot) -> Iterator[Image]:
         halo = self.model.halo if shot.regions else 0

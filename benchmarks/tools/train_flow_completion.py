@@ -39,7 +39,8 @@ from vinpaint.propagation.flow import dis_flow
 from vinpaint.propagation.grid import reduced
 from vinpaint.propagation.motion import fit_motion, motion_flow
 from vinpaint.training.holes import HoleConfig, random_hole
-from vinpaint.video.images import eight_bit, list_pictures
+from vinpaint.video.footage import VIDEO_SUFFIXES
+from vinpaint.video.images import EXTENSIONS, eight_bit
 from vinpaint.video.reader import open_clip
 from vinpaint.video.shots import find_cuts
 
@@ -106,30 +107,39 @@ def main() -> None:
 
 
 def decoded(videos: Path, leave_out: set[str], cache: Path) -> Stretches:
-    """The stretches of all clips, from the cache if it is there."""
-    if not cache.exists():
-        clips = [clip for clip in find_clips(videos) if clip.stem not in leave_out]
-        flow, gray = [], []
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            for found in pool.map(decode, clips):
-                for one, other in found:
-                    flow.append(one)
-                    gray.append(other)
-        if not flow:
-            raise InputError(f"{videos}: no clip with motion in {STRETCH} frames without a cut")
-        np.savez(cache, flow=np.stack(flow), gray=np.stack(gray))
-    arrays = np.load(cache)
-    return Stretches(arrays["flow"], arrays["gray"])
+    """The stretches of all clips, from the cache if it is there and of the same clips."""
+    clips = [clip for clip in find_clips(videos) if clip.stem not in leave_out]
+    names = np.array([str(clip.relative_to(videos)) for clip in clips])
+    if cache.exists():
+        arrays = np.load(cache)
+        if not np.array_equal(arrays["clips"], names):
+            raise InputError(f"{cache} is of other clips; expected another --output, or none")
+        return Stretches(arrays["flow"], arrays["gray"])
+    flow, gray = [], []
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for found in pool.map(decode, clips):
+            for one, other in found:
+                flow.append(one)
+                gray.append(other)
+    if not flow:
+        raise InputError(f"{videos}: no clip with motion in {STRETCH} frames without a cut")
+    partial = cache.with_suffix(".partial.npz")
+    np.savez(partial, clips=names, flow=np.stack(flow), gray=np.stack(gray))
+    partial.replace(cache)
+    return Stretches(np.stack(flow), np.stack(gray))
 
 
 def find_clips(videos: Path) -> list[Path]:
     """Videos, and folders with enough pictures."""
-    suffixes = {".mp4", ".avi", ".mov", ".webm", ".mkv", ".m4v", ".mpg", ".ogv"}
     return [
         path
         for path in sorted(videos.rglob("*"))
-        if (path.is_dir() and len(list_pictures(path)) >= STRETCH) or path.suffix in suffixes
+        if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _pictures(path) >= STRETCH)
     ]
+
+
+def _pictures(folder: Path) -> int:
+    return sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
 
 
 def decode(path: Path) -> list[tuple[NDArray[np.float16], NDArray[np.uint8]]]:

@@ -68,6 +68,11 @@ std::tuple<Tensor, Tensor, Tensor> follow_flow(const Tensor& flow, const Tensor&
   STD_TORCH_CHECK(reach >= 0, op, ": reach must not be negative, got ", reach);
   STD_TORCH_CHECK(cell >= 1, op, ": cell must be positive, got ", cell);
 
+  const auto points = [cell](int64_t side) { return (side - 1) / cell + 1; };
+  STD_TORCH_CHECK(flow.size(1) == points(height) && flow.size(2) == points(width), op,
+                  ": flow must have a point for every ", cell, " x ", cell, " pixels of ",
+                  to_string(sizes_of(hole)), ", got ", to_string(sizes_of(flow)));
+
   const Tensor dense_flow = torch::stable::contiguous(flow);
   const Tensor dense_error = torch::stable::contiguous(error);
   const Tensor dense_hole = torch::stable::contiguous(hole);
@@ -86,7 +91,7 @@ std::tuple<Tensor, Tensor, Tensor> follow_flow(const Tensor& flow, const Tensor&
   const float right_end = static_cast<float>(width - 1),
               bottom_end = static_cast<float>(height - 1);
   const int64_t last =
-      step > 0 ? std::min(frames - 1, frame + reach) : std::max<int64_t>(0, frame - reach);
+      step > 0 ? frame + std::min(reach, frames - 1 - frame) : frame - std::min(reach, frame);
   torch::stable::parallel_for(0, height, 4, [&](int64_t begin, int64_t end) {
     for (int64_t pixel = begin * width; pixel < end * width; ++pixel) {
       sources[pixel] = -1;

@@ -31,8 +31,8 @@ SEAM_DEPTH = 6.0
 """Pixels from the hole's edge at which a seam's correction has fallen to 1/e: what is different there, such as a
 shadow of what was removed, is not different everywhere in the hole."""
 
-ROW = 256
-"""Points that are fetched in a row: OpenCV's pictures have at most 32,767."""
+ROW = 4096
+"""Points that are fetched in a row: OpenCV's pictures have fewer than 32,767 rows and columns."""
 
 
 def sample(

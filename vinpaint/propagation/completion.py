@@ -149,12 +149,10 @@ class CompletedFlow:
     Attributes:
         flow: (h, w, 2), in pixels.
         error: (h, w), how many pixels it is expected to be off.
-        camera: (h, w, 2), the camera's alone.
     """
 
     flow: Flow
     error: NDArray[np.float32]
-    camera: Flow
 
 
 def known_flow(
@@ -172,9 +170,13 @@ def known_flow(
         gray: (h, w), the first frame in [0, 1].
         hole: (h, w), its hole.
     """
+    finite = np.asarray(np.isfinite(flow).all(-1))
+    flow = np.where(finite[..., None], flow, np.float32(0))
     miss = np.hypot(*np.moveaxis(flow + fetched(back, flow), -1, 0))
     least, share = CONFIRMED
-    unknown = unknown | (miss > least + share * np.hypot(flow[..., 0], flow[..., 1]))
+    # What is no number on the way back confirms nothing.
+    confirmed = miss <= least + share * np.hypot(flow[..., 0], flow[..., 1])
+    unknown = unknown | ~finite | ~confirmed
     camera = motion_flow(fit_motion(flow, ~unknown), *unknown.shape)
     return KnownFlow(
         np.ascontiguousarray(np.moveaxis(flow - camera, -1, 0)),
@@ -223,7 +225,6 @@ class FlowCompleter:
             CompletedFlow(
                 np.ascontiguousarray(np.moveaxis(f.numpy() + pair.camera, 0, -1)),
                 e[0].numpy(),
-                np.ascontiguousarray(np.moveaxis(pair.camera, 0, -1)),
             )
             for f, e, pair in zip(flow, error, middle, strict=True)
         ]

@@ -16,11 +16,17 @@ FlowEstimator = Callable[[Gray, Gray], Flow]
 """From two gray pictures, (h, w) uint8, to the flow (h, w, 2) float32 of the first's pixels. Called from threads."""
 
 
+DIS_SIDE = 16
+"""Smaller pictures make OpenCV's DIS flow fail, or crash."""
+
+
 def dis_flow(first: Gray, second: Gray) -> Flow:
     """OpenCV's DIS flow, preset "medium" (Kroeger et al., ECCV 2016)."""
     calculate: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
-    pictures = map(np.ascontiguousarray, (first, second))
-    return np.asarray(calculate(*pictures, None), np.float32)
+    height, width = first.shape
+    margin = (0, max(0, DIS_SIDE - height)), (0, max(0, DIS_SIDE - width))
+    pictures = (np.ascontiguousarray(np.pad(p, margin, "edge")) for p in (first, second))
+    return np.asarray(calculate(*pictures, None)[:height, :width], np.float32)
 
 
 def warp(picture: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vinpaint.propagation.flow import Flow
+from vinpaint.propagation.flow import Flow, warp
 
 CELL = 4
 """Pixels to a point, in height and in width."""
@@ -38,8 +38,4 @@ def places(height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def fetched(values: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
     """Values (h, w) or (h, w, C) of the points where the pixels of these points went, bilinear."""
-    height, width = flow.shape[:2]
-    x = np.arange(width, dtype=np.float32) + flow[..., 0] / CELL
-    y = np.arange(height, dtype=np.float32)[:, None] + flow[..., 1] / CELL
-    moved = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.float32)
+    return warp(values, flow / np.float32(CELL))

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vinpaint.errors import InputError
 from vinpaint.propagation.completion import CONTEXT_PAIRS, FlowCompleter
 from vinpaint.propagation.flow import FlowEstimator, dis_flow
 from vinpaint.propagation.track import Box, CarriedCrop, Track
@@ -24,7 +24,8 @@ CHUNK_FRAMES = 16
 """Frames carried at a time."""
 
 BUFFER_BYTES = 1 << 30
-"""Where the frames within reach would take more than this, the reach is made shorter."""
+"""Where the frames that are held would take more than this, the reach is made shorter, down to one frame. Each is counted
+twice: as a frame that waits, and as a source, of which there is a copy of the hole's neighbourhood."""
 
 
 class Carried(NamedTuple):
@@ -32,7 +33,7 @@ class Carried(NamedTuple):
 
     Attributes:
         image: (H, W, 3), of the clip's dtype, with what was carried in the hole.
-        mask: (H, W) uint8, 255 in what remains of the hole, 0 elsewhere.
+        mask: (H, W), of the clip's dtype, nonzero in what remains of the hole.
         confidence: (H, W) float32: 1 for known pixels, 0 for what remains; for a carried pixel the share of it that is
             believed. The rest of it is a smooth fill of the frame itself.
     """
@@ -50,11 +51,14 @@ class Propagator:
     around it. Pixels that come out nowhere within reach remain.
 
     Args:
-        reach: frames that a pixel may be carried from, to either side; less where frames are so large that
-            they would take a gigabyte.
+        reach: frames that a pixel may be carried from, to either side, at least 1; less where frames are so large that
+            those held would take more than a gigabyte.
         flow: between two gray pictures (h, w) uint8, (h, w, 2) float32, in pixels; called from two threads. ``None``:
             OpenCV's DIS.
         completer: of the flow inside the hole; ``None``: the shipped network.
+
+    Raises:
+        InputError: a reach below 1.
 
     Example::
 
@@ -69,13 +73,15 @@ class Propagator:
         flow: FlowEstimator | None = None,
         completer: FlowCompleter | None = None,
     ) -> None:
-        self.reach = reach
+        if reach < 1:
+            raise InputError(f"reach: expected at least 1 frame, got {reach}")
+        self._reach = reach
         self._flow = flow or dis_flow
         self._completer = completer or FlowCompleter()
 
     def __call__(
         self, clip: Iterable[tuple[NDArray[Any], NDArray[np.uint8]]], plan: Plan
-    ) -> Iterator[Carried]:
+    ) -> Generator[Carried, None, None]:
         """Carry through a stream of frames; memory does not grow with their number.
 
         Args:
@@ -84,15 +90,22 @@ class Propagator:
 
         Yields:
             The frames in order; the same arrays where nothing was carried.
+
+        Raises:
+            InputError: the clip has fewer frames than the plan, or the flow another size than its pictures.
         """
         pairs = iter(clip)
-        with ThreadPoolExecutor(2, thread_name_prefix="flow") as executor:
+        executor = ThreadPoolExecutor(2, thread_name_prefix="flow")
+        try:
             for shot in plan.shots:
-                frames = islice(pairs, shot.stop - shot.start)
+                frames = _frames_of(pairs, shot, plan)
                 if not shot.regions or shot.all_hole or shot.stop - shot.start == 1:
                     yield from (_as_it_was(image, mask) for image, mask in frames)
                 else:
                     yield from self._carry_shot(frames, shot, executor)
+        finally:
+            # Flow that nobody waits for is not computed.
+            executor.shutdown(cancel_futures=True)
 
     def _carry_shot(
         self,
@@ -104,10 +117,10 @@ class Propagator:
         tracks: list[Track] = []
         boxes: list[Box] = []
         start = shot.start
-        reach = self.reach
+        reach = self._reach
         for index, (image, mask) in enumerate(frames, shot.start):
             if not tracks:
-                reach = max(1, min(reach, BUFFER_BYTES // image.nbytes // 2))
+                reach = min(reach, affordable_reach(image.nbytes + mask.nbytes))
                 tracks = [
                     Track(
                         region.box,
@@ -125,7 +138,7 @@ class Propagator:
                 track.push(index, image, mask)
             ended = index + 1 == shot.stop
             while start < shot.stop and (
-                ended or len(waiting) == CHUNK_FRAMES + reach + CONTEXT_PAIRS + 1
+                ended or len(waiting) == CHUNK_FRAMES + reach + CONTEXT_PAIRS
             ):
                 stop = min(start + CHUNK_FRAMES, shot.stop)
                 for crops in zip(*(track.carry(start, stop) for track in tracks), strict=True):
@@ -135,6 +148,22 @@ class Propagator:
                 start = stop
 
 
+def affordable_reach(frame_bytes: int) -> int:
+    """How far the reach may be for frames of so many bytes, mask included."""
+    held = BUFFER_BYTES // (2 * frame_bytes)
+    return max(1, (held - CHUNK_FRAMES - CONTEXT_PAIRS) // 2)
+
+
+def _frames_of(
+    pairs: Iterator[tuple[NDArray[Any], NDArray[np.uint8]]], shot: Shot, plan: Plan
+) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+    for index in range(shot.start, shot.stop):
+        pair = next(pairs, None)
+        if pair is None:
+            raise InputError(f"clip: expected the plan's {plan.frames} frames, got {index}")
+        yield pair
+
+
 def _as_it_was(image: NDArray[Any], mask: NDArray[np.uint8]) -> Carried:
     return Carried(image, mask, (mask == 0).astype(np.float32))
 
@@ -142,14 +171,15 @@ def _as_it_was(image: NDArray[Any], mask: NDArray[np.uint8]) -> Carried:
 def _put_back(
     image: NDArray[Any], mask: NDArray[np.uint8], crops: Iterable[tuple[Box, CarriedCrop]]
 ) -> Carried:
-    if not mask.any():
+    carried = [(box, crop) for box, crop in crops if crop.carried]
+    if not carried:
         return _as_it_was(image, mask)
-    picture, remaining = image.copy(), np.zeros(mask.shape, np.uint8)
-    confidence = np.ones(mask.shape, np.float32)
-    for box, crop in crops:
+    picture, remaining = image.copy(), mask.copy()
+    confidence = (mask == 0).astype(np.float32)
+    for box, crop in carried:
         # The boxes of two regions may overlap, their holes do not.
-        hole = mask[box] != 0
-        picture[box][hole] = crop.picture[hole]
-        remaining[box][hole & crop.remaining] = 255
-        confidence[box][hole] = crop.confidence[hole]
+        taken = (mask[box] != 0) & ~crop.remaining
+        picture[box][taken] = crop.picture[taken]
+        remaining[box][taken] = 0
+        confidence[box][taken] = crop.confidence[taken]
     return Carried(picture, remaining, confidence)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vinpaint.errors import InputError
 from vinpaint.nn.prefill import harmonic_fill
 from vinpaint.propagation.blending import mixing_weights, sample, seam_correction, trusted
 from vinpaint.propagation.completion import (
@@ -54,11 +55,13 @@ class CarriedCrop(NamedTuple):
         picture: (h, w, 3), with the carried pixels in.
         remaining: (h, w), the hole without them.
         confidence: (h, w) float32, 1 outside the hole, 0 where nothing was carried.
+        carried: whether anything was.
     """
 
     picture: NDArray[Any]
     remaining: NDArray[np.bool_]
     confidence: NDArray[np.float32]
+    carried: bool = True
 
 
 @dataclass
@@ -186,7 +189,7 @@ class Track:
             running = self._pending.pop(pair)
             self._known[pair] = None
             if running is not None:
-                there, back = (reduced(future.result()) for future in running)
+                there, back = (self._reduced(future.result()) for future in running)
                 views = self._views[pair], self._views[pair + 1]
                 spoilt = views[0].spoilt | views[1].spoilt
                 first, second = (
@@ -201,8 +204,15 @@ class Track:
                 self._known[pair] = first, second
         return self._known.get(pair)
 
+    def _reduced(self, flow: Flow) -> Flow:
+        if flow.shape != (*self._size, 2):
+            raise InputError(
+                f"flow: expected the shape {(*self._size, 2)} of its pictures, got {flow.shape}"
+            )
+        return reduced(flow)
+
     def _complete(self, pair: int) -> None:
-        if pair in self._completed or pair < min(self._views) or pair >= max(self._views):
+        if pair in self._completed:
             return
         self._completed[pair] = None
         if self._known_pair(pair) is None:
@@ -231,7 +241,7 @@ class Track:
         weights, error = mixing_weights(index, candidates)
         trust = trusted(error)
         if not view.hole.any() or not trust.any():
-            return CarriedCrop(view.picture, view.hole, confidence)
+            return CarriedCrop(view.picture, view.hole, confidence, carried=False)
         rows, columns = np.nonzero(view.wide)
         smalls = {i: v.small for i, v in self._views.items()}
         colours = self._mixed(index, smalls, candidates, weights)
@@ -261,7 +271,9 @@ class Track:
             )
         chosen = (trust > 0) & view.hole[rows, columns]
         rows, columns, trust = rows[chosen], columns[chosen], trust[chosen]
-        under, over = fill[rows, columns], colours[chosen] + correction[rows, columns]
+        over = colours[chosen] + correction[rows, columns]
+        # Where the whole region is hole there is no fill of the frame itself to fall back on.
+        under = over if view.hole.all() else fill[rows, columns]
         picture, remaining = view.picture.copy(), view.hole.copy()
         picture[rows, columns] = _rounded(under + trust[:, None] * (over - under), picture.dtype)
         remaining[rows, columns] = False

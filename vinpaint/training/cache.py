@@ -20,7 +20,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -171,6 +171,23 @@ def decode_all(
             yield source, decode(folder, source, decoding)
         return
     remaining = deque(sources)
+    while remaining:
+        suspects = yield from _decode_until_crash(folder, remaining, decoding, processes)
+        # One of these crashed a decoder, and with it all: each in a process of its own shows which.
+        for source in suspects:
+            with _decoders(1) as pool:
+                try:
+                    yield source, pool.submit(decode, folder, source, decoding).result()
+                except BrokenProcessPool:
+                    # Not kept: it may be the memory that ran out.
+                    _remove_shots(folder, decoding.entry(source))
+                    yield source, "its decoder crashed"
+
+
+def _decode_until_crash(
+    folder: Path, remaining: deque[Source], decoding: Decoding, processes: int
+) -> Generator[tuple[Source, str | None], None, list[Source]]:
+    """Decode what ``remaining`` holds and take it out; returns what ran when a decoder crashed."""
     running: dict[Future[str | None], Source] = {}
     with _decoders(processes) as pool:
         try:
@@ -183,16 +200,8 @@ def decode_all(
                     reason = future.result()
                     yield running.pop(future), reason
         except BrokenProcessPool:
-            remaining.extendleft(running.values())
-    # One of these crashed a decoder, and with it all: each in a process of its own shows which.
-    for source in remaining:
-        with _decoders(1) as pool:
-            try:
-                yield source, pool.submit(decode, folder, source, decoding).result()
-            except BrokenProcessPool:
-                # Not kept: it may be the memory that ran out.
-                _remove_shots(folder, decoding.entry(source))
-                yield source, "its decoder crashed"
+            return list(running.values())
+    return []
 
 
 @contextmanager
