@@ -41,7 +41,7 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
 
 def test_nothing_is_left_to_fill_in() -> None:
     cards = [path.read_text() for path in (ROOT / "vinpaint" / "assets" / "weights").rglob("*.md")]
-    assert len(cards) == len(SHIPPED)
+    assert len(cards) == len(SHIPPED) + 1  # and that of the network of the flow
     assert re.findall(r"@[A-Z]+@", README + "".join(cards)) == []
 
 

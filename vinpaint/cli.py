@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--weights",
         metavar="WEIGHTS",
-        help="a folder of weights, or combcn (the default), or combcn-s: narrow networks, faster and worse",
+        help="a folder of weights, or combcn (the default), or combcn-s: narrow networks, faster",
     )
     options.add_argument(
         "--propagate",
