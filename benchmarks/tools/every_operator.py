@@ -81,6 +81,15 @@ def frames(dtype: torch.dtype, device: torch.device) -> None:
         ops.composite_frames(completed, pixels, mask)
 
 
+def motion() -> None:
+    """On the CPU, where the flow is found."""
+    hole = torch.zeros(3, 8, 12, dtype=torch.bool)
+    hole[:2] = True
+    flow, error = torch.randn(3, 2, 3, 2), torch.rand(3, 2, 3)
+    _, place, _ = ops.follow_flow(flow, error, hole, frame=0, step=1, reach=2, cell=4)
+    check(place)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
@@ -93,6 +102,7 @@ def main() -> int:
                     convolutions(case, dtype, device)
             loss(dtype, device)
             frames(dtype, device)
+        motion()
     if device.type == "cuda":
         torch.cuda.synchronize()
     registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("vinpaint::")}
