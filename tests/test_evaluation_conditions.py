@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from vinpaint.evaluation.conditions import Condition, condition_of
 from vinpaint.evaluation.flow import TruthFlow
+from vinpaint.evaluation.judge import ClipJudge, Judge
 from vinpaint.evaluation.results import Results, Score
 
 
@@ -57,3 +61,13 @@ def test_groups_are_what_tells_clips_apart() -> None:
     assert results.groups("box") == {"static": ["a"], "fast": ["b", "c"]}
     assert results.among("box", ["b", "c"]).mean("box", "m")["l1"] == 4
     assert results.groups("object") == {}
+
+
+def test_what_a_hole_is_like_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, hole = _pan(6, 3), np.zeros((6, 80, 120), bool)
+    hole[:, 30:50, 40:80] = True
+    judge = Judge(torch.device("cpu"), perceptual=False)
+    found = ClipJudge(judge, truth).condition(hole, tmp_path / "kept.npz")
+    assert found == condition_of(TruthFlow(truth), hole)
+    monkeypatch.delattr("vinpaint.evaluation.judge.TruthFlow")  # no flow the second time
+    assert ClipJudge(judge, truth).condition(hole, tmp_path / "kept.npz") == found

@@ -26,6 +26,7 @@ from vinpaint.nn import VideoInpainter, fold_batch_norm
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.pretrained import load_pretrained
 from vinpaint.propagation import Propagator
+from vinpaint.video.masks import reduced_hole
 from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
 Image = NDArray[Any]  # (H, W, 3), uint8 or uint16
@@ -292,10 +293,7 @@ def _clip_of(
     masks = [mask[region.box] for _, mask in window]
     if size is not None:
         images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
-        # A pixel of the smaller frame is hole if any pixel it covers is.
-        holes = ((mask != 0).astype(np.float32) for mask in masks)
-        shares = (cv2.resize(hole, size, interpolation=cv2.INTER_AREA) for hole in holes)
-        masks = [(share > 0).view(np.uint8) for share in shares]
+        masks = [reduced_hole(mask != 0, size).view(np.uint8) for mask in masks]
     return torch.from_numpy(np.stack(images)[None]), torch.from_numpy(np.stack(masks)[None])
 
 

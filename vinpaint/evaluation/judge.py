@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import torch
 
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.evaluation.cache import cached, digest
-from vinpaint.evaluation.conditions import Condition, condition_of
+from vinpaint.evaluation.conditions import MOTIONS, SEEN, Condition, condition_of
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.flow import TruthFlow
 from vinpaint.evaluation.metrics import METRICS, measure
@@ -83,9 +84,11 @@ class ClipJudge:
         scores = dict(zip(kept["names"].tolist(), kept["values"].tolist(), strict=True))
         return Judgement(scores, kept["features"])
 
-    def condition(self, hole: Hole) -> Condition:
-        """What a hole in the clip is like."""
-        return condition_of(self._flows, hole)
+    def condition(self, hole: Hole, path: Path) -> Condition:
+        """What a hole in the clip is like, or what was kept of it in ``path``."""
+        look = lambda: asdict(condition_of(self._flows, hole))
+        kept = cached(path, digest(hole, self._basis, str(MOTIONS), str(SEEN)), look)
+        return Condition(**{part.name: kept[part.name].item() for part in fields(Condition)})
 
     def features(self, path: Path) -> Features:
         """The truth's own features for VFID, or what was kept of them in ``path``; empty without VFID."""

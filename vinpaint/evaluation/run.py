@@ -195,7 +195,8 @@ class _Run:
 
     def _kind(self, clip: Clip, kind: str, judge: ClipJudge, workers: Sequence[Worker]) -> None:
         hole = self._source.hole(kind, clip, judge.truth.shape[:3])
-        self._results.conditions.setdefault(kind, {})[clip.name] = judge.condition(hole)
+        kept = self._output / "cache" / kind / f"{clip.name}.npz"
+        self._results.conditions.setdefault(kind, {})[clip.name] = judge.condition(hole, kept)
         sheet = Sheet(judge.truth, hole)
         for worker in workers:
             case = (clip.name, kind, worker.method.name)

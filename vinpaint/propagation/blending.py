@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vinpaint.nn.prefill import SWEEPS as FILL_SWEEPS
 from vinpaint.nn.prefill import harmonic_fill
 from vinpaint.propagation.pointers import Floats, Pointers
 
@@ -94,6 +95,15 @@ def trusted(error: Floats) -> Floats:
     return np.where(trust < LEAST_TRUST, np.float32(0), trust)
 
 
+def smooth_fill(
+    picture: NDArray[np.float32], hole: NDArray[np.bool_], *, sweeps: int = FILL_SWEEPS
+) -> NDArray[np.float32]:
+    """The picture (h, w, C) with its hole (h, w) filled by :func:`vinpaint.nn.prefill.harmonic_fill`."""
+    values = torch.from_numpy(picture).permute(2, 0, 1)[None, :, None]
+    filled = harmonic_fill(values, torch.from_numpy(hole)[None, None, None].float(), sweeps=sweeps)
+    return filled[0, :, 0].permute(1, 2, 0).numpy()
+
+
 def seam_correction(
     picture: NDArray[np.float32], carried: NDArray[np.float32], rim: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
@@ -110,8 +120,6 @@ def seam_correction(
     if not rim.any():
         return np.zeros_like(picture)
     difference = np.where(rim[..., None], picture - carried, 0).astype(np.float32)
-    values = torch.from_numpy(difference).permute(2, 0, 1)[None, :, None]
-    unknown = torch.from_numpy(~rim)[None, None, None].float()
-    membrane = harmonic_fill(values, unknown, sweeps=SWEEPS)[0, :, 0].permute(1, 2, 0).numpy()
+    membrane = smooth_fill(difference, ~rim, sweeps=SWEEPS)
     depth = cv2.distanceTransform((~rim).view(np.uint8), cv2.DIST_L2, 3)
     return np.asarray(membrane * np.exp(-depth / SEAM_DEPTH)[..., None], np.float32)

@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
-from vinpaint.nn.prefill import harmonic_fill
-from vinpaint.propagation.blending import mixing_weights, sample, seam_correction, trusted
+from vinpaint.propagation.blending import (
+    mixing_weights,
+    sample,
+    seam_correction,
+    smooth_fill,
+    trusted,
+)
 from vinpaint.propagation.completion import (
     OFFSETS,
     CompletedFlow,
@@ -29,7 +33,7 @@ from vinpaint.propagation.flow import Flow, FlowEstimator, Gray
 from vinpaint.propagation.grid import any_in_cell, reduced
 from vinpaint.propagation.pointers import Pointers, Walk
 from vinpaint.video.images import eight_bit
-from vinpaint.video.masks import dilated
+from vinpaint.video.masks import dilated, reduced_hole
 
 WORKING_PIXELS = 432 * 240
 """Motion is looked for on pictures of at most this many pixels: what the flow's network was trained on."""
@@ -74,8 +78,11 @@ class _View:
     small_hole: NDArray[np.bool_]
     wide: NDArray[np.bool_]  # the hole and its rim
     gray: Gray  # with the hole filled smoothly
-    colours: NDArray[np.float32]  # on the grid
-    spoilt: NDArray[np.bool_]  # on the grid
+    # On the grid:
+    colours: NDArray[np.float32]
+    light: NDArray[np.float32]  # ``gray`` in [0, 1]
+    hidden: NDArray[np.bool_]  # ``small_hole``
+    spoilt: NDArray[np.bool_]
 
 
 class Track:
@@ -160,19 +167,14 @@ class Track:
         if self._resized:
             size = self._size[::-1]
             small = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
-            share = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            small_hole = share > 0
+            small_hole = reduced_hole(hole, size)
         small = np.ascontiguousarray(small)
         gray = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         wide = spoilt = small_hole
         if small_hole.any():
-            gray = (
-                _smooth(gray[..., None].astype(np.float32), small_hole)[..., 0]
-                .round()
-                .astype(np.uint8)
-            )
+            filled = smooth_fill(gray[..., None].astype(np.float32), small_hole)
+            gray = filled[..., 0].round().astype(np.uint8)
             wide, spoilt = (dilated(small_hole.view(np.uint8), r) > 0 for r in (RIM, SPOILT))
-        colours = reduced(small)
         return _View(
             np.ascontiguousarray(picture),
             hole,
@@ -180,8 +182,10 @@ class Track:
             small_hole,
             wide,
             gray,
-            colours,
-            any_in_cell(spoilt),
+            colours=reduced(small),
+            light=reduced(gray) / np.float32(255),
+            hidden=any_in_cell(small_hole),
+            spoilt=any_in_cell(spoilt),
         )
 
     def _known_pair(self, pair: int) -> tuple[KnownFlow, KnownFlow] | None:
@@ -193,12 +197,7 @@ class Track:
                 views = self._views[pair], self._views[pair + 1]
                 spoilt = views[0].spoilt | views[1].spoilt
                 first, second = (
-                    known_flow(
-                        *ways,
-                        spoilt,
-                        reduced(view.gray) / np.float32(255),
-                        any_in_cell(view.small_hole),
-                    )
+                    known_flow(*ways, spoilt, view.light, view.hidden)
                     for ways, view in zip(((there, back), (back, there)), views, strict=True)
                 )
                 self._known[pair] = first, second
@@ -252,7 +251,7 @@ class Track:
         found[rows, columns] = trust > 0
         rim = found & ~view.small_hole
         fill, correction = np.zeros_like(known), np.zeros_like(known)
-        fill[touched] = _smooth(known[touched], view.small_hole[touched])
+        fill[touched] = smooth_fill(known[touched], view.small_hole[touched])
         correction[touched] = seam_correction(known[touched], carried[touched], rim[touched])
         if self._resized or view.picture.dtype != np.uint8:
             rows, columns, near = self._nearest(view)
@@ -337,13 +336,6 @@ def _rounded_up(span: slice, length: int) -> slice:
         return span
     start = min(span.start, length - size)
     return slice(start, start + size)
-
-
-def _smooth(picture: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The picture (h, w, C) with its hole filled smoothly."""
-    values = torch.from_numpy(picture).permute(2, 0, 1)[None, :, None]
-    filled = harmonic_fill(values, torch.from_numpy(hole)[None, None, None].float())
-    return filled[0, :, 0].permute(1, 2, 0).numpy()
 
 
 def _rounded(colours: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -365,6 +365,12 @@ def dilated(hole: Hole, radius: int) -> Hole:
     return np.asarray(cv2.dilate(hole, disc), np.uint8)
 
 
+def reduced_hole(hole: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The hole (H, W) at a smaller ``size`` (width, height): a pixel is hole if any pixel it covers is."""
+    share = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(share > 0)
+
+
 def feather_weights(hole: Hole, pixels: int) -> npt.NDArray[np.float32]:
     """A ramp from the edge of the hole inwards: 0 outside, 1 from ``pixels`` deep on.
 
