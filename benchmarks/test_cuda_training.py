@@ -17,7 +17,7 @@ from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.inpainter import reduce_clip
 from vinpaint.training import LossConfig, StageConfig
 from vinpaint.training.losses import Objective
-from vinpaint.training.networks import Networks
+from vinpaint.training.networks import Batch, Networks
 
 pytestmark = [needs_gpu, quiet]
 
@@ -55,10 +55,11 @@ def test_training_step(benchmark) -> None:
     plain.comb.to(memory_format=torch.channels_last)
     networks, objective = Networks(model, StageConfig()), Objective(LossConfig(), DEVICE)
     every_frame = torch.arange(FRAMES, device=DEVICE)
+    batch = Batch(clip, mask, clip)
 
     def our_loss() -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            return objective(networks(clip, mask, every_frame))[0]
+            return objective(networks(batch, every_frame))[0]
 
     def plain_forward(clip: Tensor, mask: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):

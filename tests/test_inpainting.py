@@ -6,19 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from models import random_model
 
 from vinpaint.errors import InputError
-from vinpaint.inpainting import Inpainter
+from vinpaint.inpainting import Given, Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.prefill import harmonic_fill
 from vinpaint.propagation import Propagator
 from vinpaint.propagation.completion import CONTEXT_PAIRS
 from vinpaint.propagation.propagator import CHUNK_FRAMES
-from vinpaint.video.windows import CONTEXT, make_plan
+from vinpaint.video.windows import CONTEXT, WORKING_HOLE, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,9 @@ def test_the_hole_is_filled_from_known_pixels_only(inpainter: Inpainter) -> None
     [
         {},
         {"prefill": "smooth"},
+        {"prefill": "carried"},
+        {"prefill": "carried", "confidence": True},
+        {"prefill": "carried", "confidence": True, "reduction": 4},
         {"reduction": 4},
         {"mode": "2dcn", "prefill": "smooth"},
         {"temporal_stride": True},
@@ -69,15 +73,17 @@ def test_the_pipeline_computes_the_models_forward(options: dict) -> None:
     clip, mask = _clip(8, 32, 48)
     model = random_model(InpainterConfig(**options))
     frames = torch.from_numpy(clip).permute(3, 0, 1, 2)[None] / 255
-    hole = torch.from_numpy(mask != 0)[None, None].float()
+    unknown = (mask != 0).astype(np.float32)
+    if options.get("prefill") == "carried":
+        unknown[:, :15] *= 0.3
     with torch.no_grad():
-        completed, _ = model(frames, hole)
+        completed, _ = model(frames, torch.from_numpy(unknown)[None, None])
     plan = make_plan(mask, len(clip))
     (region,) = plan.shots[0].regions
     assert not region.resized
     whole = replace(region, top=0, left=0, height=32, width=48, working_height=32, working_width=48)
-    pairs = list(zip(clip, mask, strict=True))
-    patches = np.stack(list(Inpainter(model)._complete(pairs, list(range(8)), whole)))
+    given = [Given(*frame) for frame in zip(clip, mask, unknown, strict=True)]
+    patches = np.stack(list(Inpainter(model)._complete(given, list(range(8)), whole)))
     expected = (completed[0].clamp(0, 1) * 255).round().permute(1, 2, 3, 0).numpy()
     assert np.abs(patches.astype(int) - expected)[mask > 0].max() <= 1
 
@@ -96,6 +102,33 @@ def test_a_smooth_fill_is_made_at_full_size() -> None:
     assert np.abs(Inpainter(model)(clip, mask).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("confidence", [False, True])
+@pytest.mark.parametrize("side", [24, 64], ids=["whole size", "reduced"])
+def test_networks_that_add_nothing_leave_what_was_carried(side: int, confidence: bool) -> None:
+    frames, height, width = 12, 96, 128
+    scene = cv2.resize(
+        np.random.default_rng(1).integers(0, 256, (25, 33, 3), dtype=np.uint8), (width, height)
+    )
+    clip = np.repeat(scene[None], frames, axis=0)
+    mask = np.zeros((frames, height, width), np.uint8)
+    for t, plane in enumerate(mask):
+        plane[16 : 16 + side, 4 * t : 4 * t + side] = 255
+    plan = make_plan(mask, frames)
+    assert plan.shots[0].regions[0].resized == (side > WORKING_HOLE)
+    model = VideoInpainter(InpainterConfig(prefill="carried", confidence=confidence))
+    filled = Inpainter(model)(clip, mask)
+    carried = [*Propagator()(zip(clip, mask, strict=True), plan)]
+    for picture, (image, remaining, _) in zip(filled, carried, strict=True):
+        empty = torch.from_numpy(remaining != 0)[None, None, None].float()
+        values = torch.from_numpy(image).permute(2, 0, 1)[None, :, None].float()
+        expected = harmonic_fill(values, empty)[0, :, 0].permute(1, 2, 0).numpy()
+        assert np.abs(picture - expected).max() <= 1
+    # Without propagation nothing is carried, and the whole hole is filled smoothly.
+    alone = Inpainter(model, propagate="off")(clip, mask)
+    smooth = VideoInpainter(InpainterConfig(prefill="smooth"))
+    assert np.array_equal(alone, Inpainter(smooth, propagate="off")(clip, mask))
+
+
 def test_chunks_equal_one_shot() -> None:
     frames = 40
     clip, mask = _clip(frames, 32, 32)
@@ -104,7 +137,7 @@ def test_chunks_equal_one_shot() -> None:
     one_shot = Inpainter(model, chunk_frames=frames, propagate="off")
     plan = make_plan(mask, frames)
     (region,) = plan.shots[0].regions
-    pairs = list(zip(clip, mask, strict=True))
+    pairs = [Given(*pair) for pair in zip(clip, mask, strict=True)]
     holed = [i for i in range(frames) if mask[i].any()]
     expected = np.stack(list(one_shot._complete(pairs, holed, region)))
     for chunk_frames in (7, 16):
@@ -118,7 +151,7 @@ def test_chunks_equal_one_shot() -> None:
                 yield patch
 
         chunked._complete = record  # type: ignore[method-assign]
-        filled = np.stack(list(chunked.fill(pairs, plan)))
+        filled = np.stack(list(chunked.fill(zip(clip, mask, strict=True), plan)))
         np.testing.assert_allclose(np.stack(patches), expected, atol=1e-5, rtol=0)
         assert np.array_equal(filled[mask == 0], clip[mask == 0])
 

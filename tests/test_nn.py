@@ -161,11 +161,39 @@ def test_a_frame_that_is_all_hole_begins_as_the_mean() -> None:
     torch.testing.assert_close(x[:, :3, 2:], harmonic_fill(frames, mask)[:, :, 2:])
 
 
+@pytest.mark.parametrize("confidence", [False, True])
+def test_networks_that_start_from_what_was_carried_begin_by_leaving_it(confidence: bool) -> None:
+    frames, mask = _clip()
+    unknown = mask.clone()
+    unknown[..., :11, :] *= 0.25  # above row 11 the hole holds carried pixels
+    holds = (unknown > 0) & (unknown < 1)
+    assert holds.any()
+    assert (unknown == 1).any()
+    model = VideoInpainter(InpainterConfig(prefill="carried", confidence=confidence))
+    completed, coarse = model(frames, unknown)
+    empty = (unknown == 1).float()
+    torch.testing.assert_close(completed, harmonic_fill(frames, empty), rtol=0, atol=0)
+    small, small_unknown = reduce_clip(frames, unknown)
+    expected = harmonic_fill(small, (small_unknown == 1).float())
+    torch.testing.assert_close(coarse, expected, rtol=0, atol=0)
+    x = model.network_input(frames, unknown)
+    assert torch.equal(x[:, 3:], unknown if confidence else mask)
+
+
+def test_only_networks_that_start_from_what_was_carried_complete_it() -> None:
+    mask = torch.tensor([0.0, 0.25, 1.0])
+    wanted = {"mean": [False, False, True], "carried": [False, True, True]}
+    for prefill, expected in wanted.items():
+        model = VideoInpainter(InpainterConfig(prefill=prefill, width=0.125))
+        assert model.completes(mask).tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"mode": "4dcn"}, "mode must be 'combcn' or '2dcn', got '4dcn'"),
-        ({"prefill": "telea"}, "prefill must be 'mean' or 'smooth', got 'telea'"),
+        ({"prefill": "telea"}, "prefill must be 'mean', 'smooth' or 'carried', got 'telea'"),
+        ({"confidence": True}, "confidence must be False with prefill 'mean'"),
         ({"reduction": 3}, "reduction must be 2 or 4, got 3"),
         ({"width": 0}, "width must lie between 0 and 4, got 0"),
     ],
@@ -175,9 +203,10 @@ def test_an_option_that_does_not_exist_is_an_error(options: dict, message: str) 
         InpainterConfig(**options)
 
 
-def test_what_lies_in_the_hole_is_not_looked_at() -> None:
+@pytest.mark.parametrize("prefill", ["mean", "carried"])
+def test_what_lies_in_the_hole_is_not_looked_at(prefill: str) -> None:
     frames, mask = _clip()
-    model = random_model()
+    model = random_model(InpainterConfig(prefill=prefill))
     poisoned = torch.where(mask > 0, torch.full_like(frames, float("nan")), frames)
     # The low-resolution clip averages pixels before it masks them: a hole pixel must not leak there either.
     with torch.no_grad():

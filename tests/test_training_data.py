@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,50 @@ def test_a_sample_depends_on_seed_and_index_alone(config: DataConfig) -> None:
     assert torch.equal(mask, again[1])
     assert not torch.equal(frames, _dataset(config, seed=2)[3][0])
     assert not torch.equal(frames, _dataset(config, seed=1)[4][0])
+
+
+def _panned(folder: Path, side: int = 64, frames: int = 12) -> DataConfig:
+    """One shot under a camera that pans, a box that moves the other way its hole."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (side // 4, side // 2, 3), dtype=np.uint8)
+    world = cv2.resize(noise, (2 * side, side), interpolation=cv2.INTER_CUBIC)
+    np.save(folder / "pan.npy", [world[:, 2 * t : 2 * t + side] for t in range(frames)])
+    holes = HoleConfig(shares={"moving_box": 1.0}, side=(0.2, 0.3))
+    return DataConfig(cache=str(folder), validation_share=0, augment=PLAIN, holes=holes, carried=1)
+
+
+def test_what_other_frames_show_is_carried_into_the_hole(tmp_path: Path) -> None:
+    data = _dataset(_panned(tmp_path / "shots"), size=64, frames=12)
+    frames, mask, given, unknown = data[0]
+    plain = _dataset(replace(data.config, carried=0), size=64, frames=12)[0]
+    assert torch.equal(frames, plain[0])
+    assert torch.equal(mask, plain[1])
+    assert given.shape == frames.shape
+    assert unknown.shape == mask.shape
+    assert given.dtype == unknown.dtype == torch.uint8
+    outside = ~mask.expand_as(frames)
+    assert torch.equal(given[outside], frames[outside])
+    assert (unknown[~mask] == 0).all()
+    held = mask & (unknown < 255)
+    assert held.sum() > 0.5 * mask.sum()
+    error = (given.float() - frames.float()).abs().mean(0, keepdim=True)
+    assert error[held].mean() < 8
+    assert (given[(mask & (unknown == 255)).expand_as(given)] == 0).all()  # the truth is not there
+    assert all(
+        torch.equal(a, b) for a, b in zip(data[0], (frames, mask, given, unknown), strict=True)
+    )
+
+
+def test_a_share_of_the_samples_gets_what_was_carried(tmp_path: Path) -> None:
+    config = replace(_panned(tmp_path / "shots"), carried=0.5)
+    samples = [_dataset(config, size=64, frames=12, stop=12)[i] for i in range(12)]
+    assert {len(sample) for sample in samples} == {4}
+    empty = [torch.equal(unknown, 255 * mask) for _, mask, _, unknown in samples]
+    assert 0 < sum(empty) < 12
+    for (frames, _, given, _), nothing in zip(samples, empty, strict=True):
+        assert torch.equal(given, frames) == nothing
+    with pytest.raises(InputError, match=re.escape("carried: expected a share from 0 to 1, got 2")):
+        replace(config, carried=2)
 
 
 def test_samples_are_those_from_start_to_stop(config: DataConfig) -> None:

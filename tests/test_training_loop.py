@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from media import scene, write_video
+from torch.nn import functional as F
 from training_runs import SIZE, in_folder, saved, steps_of, tiny, tiny_stage, write_shots
 
 from vinpaint.errors import InputError
@@ -33,6 +34,7 @@ from vinpaint.training.monitor import (
     read_log,
     say_on_terminal,
 )
+from vinpaint.training.networks import Batch, Networks
 from vinpaint.training.options import plain
 
 
@@ -187,6 +189,7 @@ def test_a_2dcn_trains(make: Callable, tmp_path: Path) -> None:
     ("options", "steps"),
     [
         ({"reduction": 4}, 1),
+        ({"prefill": "carried", "confidence": True}, 2),
         ({"prefill": "smooth"}, 2),  # the first only reaches the last layers, which begin at zero
         ({"temporal_stride": True}, 1),
     ],
@@ -195,6 +198,40 @@ def test_every_kind_of_model_trains(make: Callable, options: dict, steps: int) -
     config = make(tiny_stage("joint", 1), ema=0.0)
     config = replace(config, model=InpainterConfig(width=0.125, **options))
     _assert_all_moved(config, steps)
+
+
+@pytest.mark.parametrize("prefill", ["mean", "smooth", "carried"])
+def test_networks_learn_the_truth_from_what_was_carried(prefill: str) -> None:
+    torch.manual_seed(0)
+    frames, given = torch.rand(2, 1, 3, 4, SIZE, SIZE)
+    unknown = torch.zeros(1, 1, 4, SIZE, SIZE)
+    unknown[..., 4:12, 4:8], unknown[..., 4:12, 8:12] = 1, 0.25
+    given = torch.where(unknown == 0.25, given, frames)
+    model = VideoInpainter(InpainterConfig(prefill=prefill, width=0.125))
+    networks = Networks(model, StageConfig(frames=4, size=SIZE))
+    output = networks(Batch(frames, unknown, given), torch.tensor([1, 2]))
+    assert torch.equal(output.frames, frames[:, :, 1:3])
+    wanted = unknown > 0 if prefill == "carried" else unknown == 1
+    assert torch.equal(output.mask > 0, wanted[:, :, 1:3])
+    whole_blocks = wanted[..., ::2, ::2]  # the hole begins and ends on even rows and columns
+    assert torch.equal(output.small_mask > 0, whole_blocks)
+    known = torch.where(wanted, 0, frames)
+    torch.testing.assert_close(output.small * ~whole_blocks, F.avg_pool3d(known, (1, 2, 2)))
+    # What the networks saw, they saw with the carried pixels in.
+    model.eval()
+    seen = unknown if prefill == "carried" else wanted.float()
+    completed, coarse = model(given, seen)
+    output = networks(Batch(frames, unknown, given), torch.arange(4))
+    assert output.completed is not None
+    torch.testing.assert_close(output.completed, completed)
+    torch.testing.assert_close(output.coarse, coarse)
+
+
+def test_a_run_learns_from_samples_with_carried_pixels(make: Callable) -> None:
+    config = make(tiny_stage("joint", 1), ema=0.0)
+    model = InpainterConfig(width=0.125, prefill="carried")
+    config = replace(config, model=model, data=replace(config.data, carried=0.5))
+    _assert_all_moved(config, 2)
 
 
 def test_validation_is_always_of_the_same_clips(make: Callable, tmp_path: Path) -> None:

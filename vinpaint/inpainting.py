@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from vinpaint import ops
 from vinpaint.devices import (
@@ -23,7 +24,7 @@ from vinpaint.devices import (
 )
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter, fold_batch_norm
-from vinpaint.nn.inpainter import reduce_clip
+from vinpaint.nn.inpainter import pad_to_grid, reduce_clip
 from vinpaint.pretrained import load_pretrained
 from vinpaint.propagation import Propagator
 from vinpaint.video.masks import reduced_hole
@@ -43,6 +44,21 @@ frame beside its halo."""
 
 BATCH_PIXELS = 4 * 480 * 864
 """Pixels CombCN is given at a time: enough to fill a GPU, few enough to bound its memory."""
+
+
+class Given(NamedTuple):
+    """One frame as the networks get it.
+
+    Attributes:
+        image: with what was carried in the hole.
+        mask: what is still to be completed.
+        unknown: (H, W) float32, for networks that start from what was carried: 1 where nothing was, 0 outside the hole,
+            between the share of a carried pixel that is not believed; ``None``: as the mask says.
+    """
+
+    image: Image
+    mask: Mask
+    unknown: NDArray[np.float32] | None = None
 
 
 class Inpainter:
@@ -156,23 +172,28 @@ class Inpainter:
                 "white is the hole, --invert makes it black"
             )
         with ExitStack() as stages:
-            pairs = iter(clip)
+            frames = (Given(image, mask) for image, mask in clip)
             if self.propagator is not None:
-                carried = stages.enter_context(closing(self.propagator(pairs, plan)))
-                pairs = ((image, mask) for image, mask, _ in carried)
+                carried = stages.enter_context(closing(self.propagator(clip, plan)))
+                frames = (self._given(*frame) for frame in carried)
             for shot in plan.shots:
-                yield from self._fill_shot(pairs, shot)
+                yield from self._fill_shot(frames, shot)
 
-    def _fill_shot(self, pairs: Iterator[tuple[Image, Mask]], shot: Shot) -> Iterator[Image]:
+    def _given(self, image: Image, mask: Mask, confidence: NDArray[np.float32]) -> Given:
+        if self.model.config.prefill != "carried":
+            return Given(image, mask)
+        return Given(image, (confidence < 1).view(np.uint8), 1 - confidence)
+
+    def _fill_shot(self, frames: Iterator[Given], shot: Shot) -> Iterator[Image]:
         halo = self.model.halo if shot.regions else 0
-        window: list[tuple[Image, Mask]] = []  # frames begin to begin + len(window) of the clip
+        window: list[Given] = []  # frames begin to begin + len(window) of the clip
         begin = start = shot.start
         while start < shot.stop:
             if not window:
-                window.append(next(pairs))
-            stop = min(start + self._chunk_length(window[0][0], halo), shot.stop)
+                window.append(next(frames))
+            stop = min(start + self._chunk_length(window[0].image, halo), shot.stop)
             until = min(stop + halo, shot.stop)
-            window.extend(next(pairs) for _ in range(until - begin - len(window)))
+            window.extend(next(frames) for _ in range(until - begin - len(window)))
             yield from self._fill_chunk(window, slice(start - begin, stop - begin), shot.regions)
             return_free_memory()
             start = stop
@@ -185,26 +206,26 @@ class Inpainter:
         return max(1, min(self.chunk_frames, affordable))
 
     def _fill_chunk(
-        self, window: Sequence[tuple[Image, Mask]], core: slice, regions: Sequence[Region]
+        self, window: Sequence[Given], core: slice, regions: Sequence[Region]
     ) -> list[Image]:
         """Fill the frames ``core`` of ``window``; the others are their context."""
-        filled = [image for image, _ in window[core]]
+        filled = [frame.image for frame in window[core]]
         for region in regions:
-            holed = [i for i in range(core.start, core.stop) if window[i][1][region.box].any()]
+            holed = [i for i in range(core.start, core.stop) if window[i].mask[region.box].any()]
             if not holed:
                 continue
             first, last = max(0, holed[0] - self.model.halo), holed[-1] + self.model.halo + 1
             around = window[first:last]
             completed = self._complete(around, [i - first for i in holed], region)
             for i, patch in zip(holed, completed, strict=True):
-                image = window[i][0]
+                image = window[i].image
                 if filled[i - core.start] is image:
                     filled[i - core.start] = image.copy()
                 filled[i - core.start][region.box] = patch
         return filled
 
     def _complete(
-        self, window: Sequence[tuple[Image, Mask]], wanted: list[int], region: Region
+        self, window: Sequence[Given], wanted: list[int], region: Region
     ) -> Iterator[Image]:
         """One region of the ``wanted`` frames with its hole filled: (height, width, 3) of the frames' dtype."""
         model = self.model
@@ -214,52 +235,47 @@ class Inpainter:
             if model.completion is not None:
                 parts = (window[i : i + step] for i in range(0, len(window), step))
                 small = [
-                    self._prepare(*self._working_clip(part, region), reduced=True) for part in parts
+                    self._prepare(self._working_clip(part, region), reduced=True) for part in parts
                 ]
                 guidance = model.guide(torch.cat(small, dim=2))[1][:, :, wanted]
             for start in range(0, len(wanted), step):
                 part = [window[i] for i in wanted[start : start + step]]
                 guide = None if guidance is None else guidance[:, :, start : start + step]
                 clip = self._working_clip(part, region)
-                x = self._prepare(*clip, reduced=False)
+                x = self._prepare(clip, reduced=False)
                 completed = model.paint(x, guide)
                 if region.resized:
                     clip = _clip_of(part, region)
                     completed = self._at_full_size(completed, x, clip, region)
-                composited, invalid = ops.composite_frames(completed, *clip)
+                composited, invalid = ops.composite_frames(completed, clip.frames, clip.mask)
                 if invalid.item():
                     raise ArithmeticError(
                         "the networks gave values that are no numbers; try precision fp32"
                     )
                 yield from composited[0].cpu().numpy()
 
-    def _at_full_size(
-        self, completed: Tensor, x: Tensor, clip: tuple[Tensor, Tensor], region: Region
-    ) -> Tensor:
+    def _at_full_size(self, completed: Tensor, x: Tensor, clip: _Clip, region: Region) -> Tensor:
         """What was ``completed`` of ``x`` at the working size, (1, 3, F, height, width) at the region's own.
 
-        Where the networks add to a smooth fill, only what they added is enlarged: the fill itself is made at
-        full size, so that it meets the hole's edge.
+        Where the networks add to a fill, only what they added is enlarged: the fill itself is made at full size, so that
+        it meets the hole's edge.
         """
         if self.model.config.prefill == "mean":
             return _resized_back(completed.clamp(0, 1), region)
         added = _resized_back(completed - x[:, :3], region)
-        fill = self._prepare(*(t.to(self.device) for t in clip), reduced=False)[:, :3]
+        fill = self._prepare(clip.to(self.device), reduced=False)[:, :3]
         return fill[..., : region.height, : region.width].float().cpu() + added
 
-    def _working_clip(
-        self, window: Sequence[tuple[Image, Mask]], region: Region
-    ) -> tuple[Tensor, Tensor]:
-        """One region's frames (1, F, h, w, 3) and mask (1, F, h, w) at its working size, on the device."""
+    def _working_clip(self, window: Sequence[Given], region: Region) -> _Clip:
+        """One region's clip at its working size, on the device."""
         working = (region.working_width, region.working_height) if region.resized else None
-        frames, mask = _clip_of(window, region, working)
-        return frames.to(self.device), mask.to(self.device)
+        return _clip_of(window, region, working).to(self.device)
 
-    def _prepare(self, frames: Tensor, mask: Tensor, *, reduced: bool) -> Tensor:
+    def _prepare(self, clip: _Clip, *, reduced: bool) -> Tensor:
         """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's, reduced in height and width."""
         inputs = ops.prepare_frames(
-            frames,
-            mask,
+            clip.frames,
+            clip.mask if clip.unknown is None else clip.unknown >= 1,
             self.model.mean.flatten(),
             dtype=self.dtype,
             grid=self.model.grid,
@@ -267,6 +283,9 @@ class Inpainter:
             reduced=reduced,
         )
         x = inputs[1 if reduced else 0]
+        if clip.unknown is not None:
+            unknown = pad_to_grid(clip.unknown[:, None], self.model.grid)
+            x[:, 3:] = F.max_pool3d(unknown, (1, 2, 2)) if reduced else unknown
         if reduced and self.model.config.reduction == 4:  # the operator halves once
             return self.model.network_input(*reduce_clip(x[:, :3], x[:, 3:]))
         return self.model.prefilled(x)
@@ -285,16 +304,34 @@ def resolve_propagator(propagate: Propagate | Propagator) -> Propagator | None:
     return propagate
 
 
-def _clip_of(
-    window: Sequence[tuple[Image, Mask]], region: Region, size: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """One region's frames (1, F, h, w, 3) and mask (1, F, h, w), reduced to ``size`` (width, height) if given."""
-    images = [image[region.box] for image, _ in window]
-    masks = [mask[region.box] for _, mask in window]
+class _Clip(NamedTuple):
+    """One region of a window: frames (1, F, h, w, 3), mask (1, F, h, w), and unknown of its shape, or none."""
+
+    frames: Tensor
+    mask: Tensor
+    unknown: Tensor | None
+
+    def to(self, device: torch.device) -> _Clip:
+        return _Clip(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+def _clip_of(window: Sequence[Given], region: Region, size: tuple[int, int] | None = None) -> _Clip:
+    """One region of a window, reduced to ``size`` (width, height) if given."""
+    images = [frame.image[region.box] for frame in window]
+    masks = [frame.mask[region.box] for frame in window]
+    unknown = [frame.unknown[region.box] for frame in window if frame.unknown is not None]
     if size is not None:
         images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
         masks = [reduced_hole(mask != 0, size).view(np.uint8) for mask in masks]
-    return torch.from_numpy(np.stack(images)[None]), torch.from_numpy(np.stack(masks)[None])
+        unknown = [_reduced_unknown(plane, size) for plane in unknown]
+    parts = (np.stack(part)[None] if part else None for part in (images, masks, unknown))
+    return _Clip(*(None if part is None else torch.from_numpy(part) for part in parts))  # type: ignore[arg-type]
+
+
+def _reduced_unknown(unknown: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A pixel of which nothing is known makes the whole reduced pixel one."""
+    mean = cv2.resize(unknown, size, interpolation=cv2.INTER_AREA)
+    return np.where(reduced_hole(unknown >= 1, size), np.float32(1), mean)
 
 
 def _resized_back(completed: Tensor, region: Region) -> Tensor:

@@ -15,7 +15,7 @@ from vinpaint.nn.completion import CompletionNet3d
 from vinpaint.nn.prefill import harmonic_fill
 
 MODES = ("combcn", "2dcn")
-PREFILLS = ("mean", "smooth")
+PREFILLS = ("mean", "smooth", "carried")
 REDUCTIONS = (2, 4)
 
 
@@ -28,7 +28,11 @@ class InpainterConfig:
         mean: red, green, blue in [0, 1] that stand in for hole pixels: the training set's mean.
         composite_guidance: put the known low-resolution pixels over 3DCN's output before it guides.
         prefill: what the networks see in the hole. ``"mean"``, the paper's, is the mean pixel. ``"smooth"`` is the
-            frame's own harmonic fill, and what the networks put out is added to it.
+            frame's own harmonic fill, and what the networks put out is added to it. Both take what was carried from
+            other frames as known. ``"carried"`` takes it as a part of the hole that is filled already: the networks
+            add to it, and to the harmonic fill where nothing was carried.
+        confidence: the networks' fourth channel says of a carried pixel how much of it is not believed, between 0 and 1,
+            and not 1 as of the rest of the hole; only with ``prefill="carried"``.
         reduction: 3DCN works on frames this much smaller, in height and in width: 2, the paper's, or 4.
         temporal_stride: 3DCN's strided layers halve the number of frames too: the paper's ablation. Such a
             network is not the same at every frame, so chunks of a long clip equal the one-shot result only
@@ -39,7 +43,8 @@ class InpainterConfig:
     mode: Literal["combcn", "2dcn"] = "combcn"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     composite_guidance: bool = True
-    prefill: Literal["mean", "smooth"] = "mean"
+    prefill: Literal["mean", "smooth", "carried"] = "mean"
+    confidence: bool = False
     reduction: int = 2
     temporal_stride: bool = False
     width: float = 1.0
@@ -47,8 +52,13 @@ class InpainterConfig:
     def __post_init__(self) -> None:
         for name, allowed in (("mode", MODES), ("prefill", PREFILLS), ("reduction", REDUCTIONS)):
             if getattr(self, name) not in allowed:
-                expected = " or ".join(map(repr, allowed))
+                *others, last = map(repr, allowed)
+                expected = f"{', '.join(others)} or {last}"
                 raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        if self.confidence and self.prefill != "carried":
+            raise ValueError(
+                f"confidence must be False with prefill {self.prefill!r}, which takes carried pixels as known"
+            )
         if not 0 < self.width <= 4:
             raise ValueError(f"width must lie between 0 and 4, got {self.width!r}")
 
@@ -74,7 +84,7 @@ class VideoInpainter(nn.Module):
             else None
         )
         self.comb = CombCN(config.width, guidance=guided)
-        if config.prefill == "smooth":  # the networks begin by leaving the fill as it is
+        if config.prefill != "mean":  # the networks begin by leaving the fill as it is
             for last in (self.comb.conv17, *([self.completion.conv12] if self.completion else [])):
                 nn.init.zeros_(last.weight)
         self.register_buffer(
@@ -96,7 +106,8 @@ class VideoInpainter(nn.Module):
 
         Args:
             frames: (N, 3, F, H, W), floating, in [0, 1]. What lies in the hole is not looked at.
-            mask: (N, 1, F, H, W), same dtype, 1 in the hole and 0 elsewhere.
+            mask: (N, 1, F, H, W), same dtype, 1 in the hole and 0 elsewhere. With ``prefill="carried"`` also values
+                between, for pixels of the hole that hold a colour which is believed as much as is missing to 1.
 
         Returns:
             ``(completed, coarse)``: CombCN's frames (N, 3, F, H, W) and 3DCN's (N, 3, F, ceil(H/r),
@@ -161,7 +172,7 @@ class VideoInpainter(nn.Module):
             device=frames.device,
             memory_format=torch.channels_last_3d,
         )
-        x[:, :3] = torch.where(mask > 0, self.mean.to(frames.dtype), frames)
+        x[:, :3] = torch.where(mask >= 1, self.mean.to(frames.dtype), frames)
         x[:, 3:] = mask
         return self.prefilled(x)
 
@@ -170,11 +181,18 @@ class VideoInpainter(nn.Module):
 
         A frame that is all hole keeps the mean pixel.
         """
-        if self.config.prefill == "smooth":
-            fill = harmonic_fill(x[:, :3].float(), x[:, 3:].float()).to(x.dtype)
-            nothing_known = x[:, 3:].amin((3, 4), keepdim=True) > 0
+        if self.config.prefill != "mean":
+            empty = (x[:, 3:] >= 1).float()
+            fill = harmonic_fill(x[:, :3].float(), empty).to(x.dtype)
+            nothing_known = empty.amin((3, 4), keepdim=True) > 0
             x[:, :3] = torch.where(nothing_known, x[:, :3], fill)
+        if self.config.prefill == "carried" and not self.config.confidence:
+            x[:, 3:] = x[:, 3:] > 0
         return x
+
+    def completes(self, mask: Tensor) -> Tensor:
+        """Where the networks are to put something, as bool: carried pixels too, or only what is 1 in ``mask``."""
+        return mask > 0 if self.config.prefill == "carried" else mask >= 1
 
 
 def pad_to_grid(clip: Tensor, grid: int) -> Tensor:
@@ -186,7 +204,7 @@ def pad_to_grid(clip: Tensor, grid: int) -> Tensor:
 
 
 def reduce_clip(frames: Tensor, mask: Tensor, reduction: int = 2) -> tuple[Tensor, Tensor]:
-    """The clip 3DCN sees: frames by the area filter; a low-resolution pixel is hole if any of its is."""
+    """The clip 3DCN sees: frames by the area filter; a low-resolution pixel is as much hole as any of its is."""
     batch, _, count, height, width = frames.shape
     shape = (count, height // reduction, reduction, width // reduction, reduction)
     return (

@@ -37,7 +37,7 @@ from vinpaint.training.monitor import (
     logger,
     plot_losses,
 )
-from vinpaint.training.networks import Networks
+from vinpaint.training.networks import Batch, Networks
 from vinpaint.training.options import plain, to_toml
 from vinpaint.training.validation import picture, validate
 
@@ -280,15 +280,15 @@ class _Run:
         statistics.begin_step()
         for part in range(stage.accumulate):
             asked = time.monotonic()
-            batch = next(clips)
+            samples = next(clips)
             waited += time.monotonic() - asked
-            frames, mask = self._to_device(batch)
+            batch = self._to_device(samples)
             last = part == stage.accumulate - 1
             with ExitStack() as stack:
                 if not last:
                     stack.enter_context(self.processes.keep_gradients(networks))
                 with self._autocast():
-                    output = networks(frames, mask, chosen)
+                    output = networks(batch, chosen)
                     total, terms = learner.objective(output)
                 learner.scaler.scale(total / stage.accumulate).backward()
             statistics.end_part()
@@ -310,11 +310,13 @@ class _Run:
         self.samples += computed.clips
         return computed
 
-    def _to_device(self, batch: list[Tensor]) -> tuple[Tensor, Tensor]:
-        frames, mask = (clip.to(self.device, non_blocking=True) for clip in batch)
-        if frames.dtype == torch.uint8:
-            frames = frames.float().div_(255)
-        return frames, mask.to(frames.dtype)
+    def _to_device(self, samples: list[Tensor]) -> Batch:
+        frames, hole, *carried = (part.to(self.device, non_blocking=True) for part in samples)
+        frames = frames.float().div_(255)
+        if not carried:
+            return Batch(frames, hole.float(), frames)
+        given, unknown = carried
+        return Batch(frames, unknown.float().div_(255), given.float().div_(255))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -402,12 +404,12 @@ class _Run:
         self.board.pictures(self.done, "hole, fill, truth", picture(output))
 
     def _outcome(
-        self, networks: Networks, objective: Objective, batch: list[Tensor]
+        self, networks: Networks, objective: Objective, samples: list[Tensor]
     ) -> tuple[Output, dict[str, Tensor]]:
         """What networks give for all frames of a batch, and its losses."""
-        frames, mask = self._to_device(batch)
+        batch = self._to_device(samples)
         with self._autocast():
-            output = networks(frames, mask, torch.arange(frames.shape[2]))
+            output = networks(batch, torch.arange(batch.frames.shape[2]))
             return output, objective(output)[1]
 
     def _save(self) -> None:
