@@ -13,9 +13,10 @@ import torch
 from models import random_model
 
 from vinpaint.errors import InputError
-from vinpaint.inpainting import Given, Inpainter
+from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.nn.prefill import harmonic_fill
+from vinpaint.painting import Given
 from vinpaint.propagation import Propagator
 from vinpaint.propagation.completion import CONTEXT_PAIRS
 from vinpaint.propagation.propagator import CHUNK_FRAMES

@@ -10,14 +10,24 @@ if TYPE_CHECKING:
     from vinpaint.errors import InputError, InputWarning
     from vinpaint.files import Report, inpaint_video
     from vinpaint.inpainting import Inpainter
+    from vinpaint.streaming import Streamer
 
-__all__ = ["Inpainter", "InputError", "InputWarning", "Report", "__version__", "inpaint_video"]
+__all__ = [
+    "Inpainter",
+    "InputError",
+    "InputWarning",
+    "Report",
+    "Streamer",
+    "__version__",
+    "inpaint_video",
+]
 
 _HOMES = {
     "Inpainter": "vinpaint.inpainting",
     "InputError": "vinpaint.errors",
     "InputWarning": "vinpaint.errors",
     "Report": "vinpaint.files",
+    "Streamer": "vinpaint.streaming",
     "inpaint_video": "vinpaint.files",
 }
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vinpaint.errors import InputError, InputWarning
-from vinpaint.inpainting import Image, Inpainter, Mask
+from vinpaint.inpainting import Inpainter
+from vinpaint.painting import Image, Mask
 from vinpaint.pipeline import drain, prefetch
 from vinpaint.video.atomic import AtomicOutput
 from vinpaint.video.masks import Masks, open_mask

@@ -145,7 +145,11 @@ class VideoInpainter(nn.Module):
         """3DCN alone, on its input (N, 4, F, h, w): see :meth:`network_input`."""
         if self.completion is None:
             raise ValueError("this model is a 2DCN: it has no 3DCN")
-        coarse = guidance = self._added_to_fill(self.completion(x), x)
+        return self.guide_by(self.completion(x), x)
+
+    def guide_by(self, completed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`guide` gives, from what 3DCN ``completed`` of its input ``x``."""
+        coarse = guidance = self._added_to_fill(completed, x)
         if self.config.composite_guidance:
             guidance = torch.where(x[:, 3:] > 0, coarse, x[:, :3].to(coarse.dtype))
         if self.config.reduction == 4:  # CombCN wants its guidance at half the size

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from vinpaint.errors import InputError
 from vinpaint.propagation.completion import CONTEXT_PAIRS, FlowCompleter
 from vinpaint.propagation.flow import FlowEstimator, dis_flow
 from vinpaint.propagation.track import Box, CarriedCrop, Track
-from vinpaint.video.windows import Plan, Shot
+from vinpaint.video.windows import Plan, Region, Shot
 
 REACH = 48
 """Frames that a pixel may be carried from, to either side."""
@@ -75,9 +76,9 @@ class Propagator:
     ) -> None:
         if reach < 1:
             raise InputError(f"reach: expected at least 1 frame, got {reach}")
-        self._reach = reach
-        self._flow = flow or dis_flow
-        self._completer = completer or FlowCompleter()
+        self.reach = reach
+        self.flow = flow or dis_flow
+        self.completer = completer or FlowCompleter()
 
     def __call__(
         self, clip: Iterable[tuple[NDArray[Any], NDArray[np.uint8]]], plan: Plan
@@ -95,57 +96,85 @@ class Propagator:
             InputError: the clip has fewer frames than the plan, or the flow another size than its pictures.
         """
         pairs = iter(clip)
-        executor = ThreadPoolExecutor(2, thread_name_prefix="flow")
-        try:
-            for shot in plan.shots:
-                frames = _frames_of(pairs, shot, plan)
-                if not shot.regions or shot.all_hole or shot.stop - shot.start == 1:
-                    yield from (_as_it_was(image, mask) for image, mask in frames)
-                else:
-                    yield from self._carry_shot(frames, shot, executor)
-        finally:
-            # Flow that nobody waits for is not computed.
-            executor.shutdown(cancel_futures=True)
+        for shot in plan.shots:
+            frames = _frames_of(pairs, shot, plan)
+            if not shot.regions or shot.all_hole or shot.stop - shot.start == 1:
+                yield from (_as_it_was(image, mask) for image, mask in frames)
+                continue
+            with closing(self.stream(shot.regions)) as stream:
+                for image, mask in frames:
+                    yield from stream.push(image, mask)
+                yield from stream.flush()
 
-    def _carry_shot(
-        self,
-        frames: Iterator[tuple[NDArray[Any], NDArray[np.uint8]]],
-        shot: Shot,
-        executor: ThreadPoolExecutor,
-    ) -> Iterator[Carried]:
-        waiting: deque[tuple[NDArray[Any], NDArray[np.uint8]]] = deque()
-        tracks: list[Track] = []
-        boxes: list[Box] = []
-        start = shot.start
-        reach = self._reach
-        for index, (image, mask) in enumerate(frames, shot.start):
-            if not tracks:
-                reach = min(reach, affordable_reach(image.nbytes + mask.nbytes))
-                tracks = [
-                    Track(
-                        region.box,
-                        mask.shape,
-                        flow=self._flow,
-                        completer=self._completer,
-                        reach=reach,
-                        executor=executor,
-                    )
-                    for region in shot.regions
-                ]
-                boxes = [track.box for track in tracks]
-            waiting.append((image, mask))
-            for track in tracks:
-                track.push(index, image, mask)
-            ended = index + 1 == shot.stop
-            while start < shot.stop and (
-                ended or len(waiting) == CHUNK_FRAMES + reach + CONTEXT_PAIRS
-            ):
-                stop = min(start + CHUNK_FRAMES, shot.stop)
-                for crops in zip(*(track.carry(start, stop) for track in tracks), strict=True):
-                    yield _put_back(*waiting.popleft(), zip(boxes, crops, strict=True))
-                for track in tracks:
-                    track.forget(stop - reach)
-                start = stop
+    def stream(self, regions: Sequence[Region], *, lookahead: int | None = None) -> CarryStream:
+        """Carry through frames that are pushed, all of one shot and size.
+
+        Args:
+            regions: where the holes are.
+            lookahead: frames that a frame waits for, and no more than these are looked at; ``None``: as many as there
+                are of use, in chunks.
+        """
+        return CarryStream(self, regions, lookahead)
+
+
+class CarryStream:
+    """One shot through a :class:`Propagator`, a frame at a time; close it when it is done with."""
+
+    def __init__(
+        self, propagator: Propagator, regions: Sequence[Region], lookahead: int | None
+    ) -> None:
+        self._propagator, self._regions = propagator, regions
+        self._lookahead = lookahead
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="flow")
+        self._tracks: list[Track] = []
+        self._waiting: deque[tuple[NDArray[Any], NDArray[np.uint8]]] = deque()
+        self._came = self._done = self._reach = 0
+
+    def push(self, image: NDArray[Any], mask: NDArray[np.uint8]) -> Iterator[Carried]:
+        """Take in the next frame; what is finished by it. To be used up before the next."""
+        if not self._tracks:
+            self._begin(image, mask)
+        for track in self._tracks:
+            track.push(self._came, image, mask)
+        self._waiting.append((image, mask))
+        self._came += 1
+        chunk, ahead = CHUNK_FRAMES, self._reach + CONTEXT_PAIRS
+        if self._lookahead is not None:
+            chunk, ahead = 1, self._lookahead
+        if len(self._waiting) == chunk + ahead:
+            yield from self._carry(chunk)
+
+    def flush(self) -> Iterator[Carried]:
+        """The frames that are still due when no more come."""
+        while self._waiting:
+            yield from self._carry(min(CHUNK_FRAMES, len(self._waiting)))
+
+    def close(self) -> None:
+        """Let go of everything; flow that nobody waits for is not computed."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def _begin(self, image: NDArray[Any], mask: NDArray[np.uint8]) -> None:
+        self._reach = min(self._propagator.reach, affordable_reach(image.nbytes + mask.nbytes))
+        self._tracks = [
+            Track(
+                region.box,
+                mask.shape,
+                flow=self._propagator.flow,
+                completer=self._propagator.completer,
+                reach=self._reach,
+                executor=self._executor,
+            )
+            for region in self._regions
+        ]
+
+    def _carry(self, count: int) -> Iterator[Carried]:
+        start, stop = self._done, self._done + count
+        boxes = [track.box for track in self._tracks]
+        for crops in zip(*(track.carry(start, stop) for track in self._tracks), strict=True):
+            yield _put_back(*self._waiting.popleft(), zip(boxes, crops, strict=True))
+        for track in self._tracks:
+            track.forget(stop - self._reach)
+        self._done = stop
 
 
 def affordable_reach(frame_bytes: int) -> int:

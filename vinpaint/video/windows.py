@@ -112,6 +112,31 @@ def make_plan(masks: Iterable[NDArray[np.uint8]], frames: int, cuts: Sequence[in
     return Plan(tuple(shots), hole_frames)
 
 
+def whole_region(
+    height: int, width: int, area: tuple[int, int, int, int] | None, thickness: int
+) -> Region:
+    """One region for holes that are not known yet.
+
+    Args:
+        height: of the frames.
+        width: of the frames.
+        area: x, y, width and height of the part where holes may be; ``None``: everywhere.
+        thickness: of the thickest hole to come, in pixels.
+
+    Raises:
+        InputError: an area that is not wholly inside the frame, or a thickness below 1.
+    """
+    x, y, w, h = area or (0, 0, width, height)
+    if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
+        raise InputError(
+            f"area: expected a part of the frame, which is {width} x {height}, got {area}"
+        )
+    if thickness < 1:
+        raise InputError(f"thickness: expected at least 1 pixel, got {thickness}")
+    scale = min(1.0, WORKING_HOLE / thickness, (WORKING_PIXELS / (h * w)) ** 0.5)
+    return Region(y, x, h, w, *(max(1, round(side * scale)) for side in (h, w)))
+
+
 @dataclass
 class _HoleScan:
     """The union of a shot's holes, and how thick the hole gets at each pixel."""

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames that come one by one: each goes out a stated number of frames later, with its hole filled."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vinpaint.errors import InputError
+from vinpaint.inpainting import Inpainter
+from vinpaint.nn.streaming import StreamingCompletion
+from vinpaint.painting import Given, Image, Mask
+from vinpaint.propagation.propagator import CarryStream
+from vinpaint.video.windows import WORKING_HOLE, Region, make_plan, whole_region
+
+FULL_LOOKAHEAD = 13
+"""Frames after which 3DCN has seen all that it ever looks at."""
+
+ORDER = (11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0)
+"""The layers of 3DCN, counted from 0, in the order in which they are allowed to wait for one frame more."""
+
+Box = tuple[int, int, int, int]
+
+
+class Streamer:
+    """Fills the hole of a stream: each frame costs the work of one, memory is bounded, the latency is chosen.
+
+    With ``propagate="off"`` and a look-ahead of 13 frames the result is that of the whole clip at once; with less
+    look-ahead layers of 3DCN do without what has not come yet. With propagation all of the look-ahead is its: what comes
+    out of the hole within so many frames is carried back, what was seen before is carried forward, and 3DCN waits for
+    nothing.
+
+    Args:
+        inpainter: what fills.
+        lookahead: frames that a frame waits for.
+        mask: (H, W), nonzero in the hole: of every frame that is pushed without one, such as a logo's.
+        area: x, y, width and height of the part of the frame where holes may be; only it is looked at. By default the
+            neighbourhood of ``mask``, or without it the whole frame.
+        thickness: of the thickest hole that may come, in pixels: thicker ones than 48 are computed at a smaller size.
+            By default ``mask``'s, or 48.
+
+    Raises:
+        InputError: a negative look-ahead, or networks that cannot stream.
+
+    Example::
+
+        streamer = Streamer(Inpainter.from_pretrained(), lookahead=4, mask=logo)
+        for frame in camera:
+            for finished in streamer.push(frame):
+                show(finished)
+        for finished in streamer.flush():
+            show(finished)
+    """
+
+    def __init__(
+        self,
+        inpainter: Inpainter,
+        *,
+        lookahead: int = FULL_LOOKAHEAD,
+        mask: Mask | None = None,
+        area: Box | None = None,
+        thickness: int | None = None,
+    ) -> None:
+        if lookahead < 0:
+            raise InputError(f"lookahead: expected 0 frames or more, got {lookahead}")
+        net = inpainter.model.completion
+        if net is not None and net.temporal_stride:
+            raise InputError("streaming: expected a 3DCN without strides over frames")
+        self.lookahead = lookahead
+        self._inpainter = inpainter
+        self._mask = None if mask is None else _as_mask(mask)
+        self._area, self._thickness = area, thickness
+        self._shot: _Shot | None = None
+
+    def push(self, frame: Image, mask: Mask | None = None) -> list[Image]:
+        """Take in the next frame.
+
+        Args:
+            frame: (H, W, 3), uint8 or uint16, red green blue; of the size and dtype of the others.
+            mask: (H, W), uint8 or bool, nonzero in the hole; ``None``: the streamer's own.
+
+        Returns:
+            The frames that are finished now, in order: none at first, then one a call.
+
+        Raises:
+            InputError: a frame or a mask of another size or dtype, no mask at all, or a hole outside the area.
+        """
+        hole = self._mask if mask is None else _as_mask(mask)
+        if hole is None:
+            raise InputError("mask: expected one with the frame or of the streamer, got none")
+        _check_frame(frame, hole)
+        if self._shot is None:
+            self._shot = _Shot(self._inpainter, self.lookahead, self._regions(frame), frame)
+        return self._shot.push(frame, hole)
+
+    def flush(self) -> list[Image]:
+        """The frames that are still due when no more come, or at a cut: the next frame begins another shot."""
+        if self._shot is None:
+            return []
+        shot, self._shot = self._shot, None
+        return shot.flush()
+
+    def _regions(self, frame: Image) -> tuple[Region, ...]:
+        height, width = frame.shape[:2]
+        if self._mask is not None and self._area is None:
+            return make_plan([self._mask], 1).shots[0].regions
+        thickness = WORKING_HOLE if self._thickness is None else self._thickness
+        return (whole_region(height, width, self._area, thickness),)
+
+
+class _Shot:
+    """From a first frame to a flush."""
+
+    def __init__(
+        self, inpainter: Inpainter, lookahead: int, regions: Sequence[Region], first: Image
+    ) -> None:
+        self._size, self._dtype = first.shape, first.dtype
+        self._inside = np.zeros(first.shape[:2], bool)
+        for region in regions:
+            self._inside[region.box] = True
+        self._inpainter = inpainter
+        self._carrying: CarryStream | None = None
+        if inpainter.propagator is not None:
+            self._carrying = inpainter.propagator.stream(regions, lookahead=lookahead)
+            lookahead = 0
+        self._networks = [_Networks(inpainter, region, lookahead) for region in regions]
+        self._waiting: deque[Given] = deque()
+
+    def push(self, frame: Image, mask: Mask) -> list[Image]:
+        if frame.shape != self._size or frame.dtype != self._dtype:
+            raise InputError(
+                f"frame: expected {self._size} {self._dtype} like the first, got {frame.shape} {frame.dtype}; "
+                "flush before frames of another size"
+            )
+        if mask[~self._inside].any():
+            raise InputError("mask: expected no hole outside the area that the streamer looks at")
+        if self._carrying is None:
+            return self._complete([Given(frame, mask)])
+        return self._complete(map(self._inpainter.given, self._carrying.push(frame, mask)))
+
+    def flush(self) -> list[Image]:
+        finished = []
+        if self._carrying is not None:
+            carried = map(self._inpainter.given, self._carrying.flush())
+            finished = self._complete(carried)
+            self._carrying.close()
+        patches = [network.flush() for network in self._networks]
+        return finished + [self._finish(part) for part in zip(*patches, strict=True)]
+
+    def _complete(self, frames: Iterable[Given]) -> list[Image]:
+        finished = []
+        for frame in frames:
+            if not self._networks:
+                finished.append(frame.image)
+                continue
+            self._waiting.append(frame)
+            patches = [network.push(frame) for network in self._networks]
+            finished += [self._finish(part) for part in zip(*patches, strict=True)]
+        return finished
+
+    def _finish(self, patches: Sequence[Image | None]) -> Image:
+        image = self._waiting.popleft().image
+        if all(patch is None for patch in patches):
+            return image
+        image = image.copy()
+        for network, patch in zip(self._networks, patches, strict=True):
+            if patch is not None:
+                image[network.region.box] = patch
+        return image
+
+
+class _Networks:
+    """The networks in one region."""
+
+    def __init__(self, inpainter: Inpainter, region: Region, lookahead: int) -> None:
+        self.region = region
+        self._painter = inpainter.painter
+        completion = inpainter.model.completion
+        self._completion = None
+        if completion is not None:
+            self._completion = StreamingCompletion(completion, waits(lookahead))
+        self._waiting: deque[tuple[Given, Tensor]] = deque()
+
+    def push(self, frame: Given) -> list[Image | None]:
+        """The next frame; what is finished by it: the region with its hole filled, ``None`` without a hole."""
+        if self._completion is None:
+            return [self._paint(frame, None)]
+        with torch.inference_mode():
+            x = self._painter.completion_input([frame], self.region)
+            self._waiting.append((frame, x))
+            return self._guided(self._completion.push(x))
+
+    def flush(self) -> list[Image | None]:
+        if self._completion is None:
+            return []
+        with torch.inference_mode():
+            return self._guided(self._completion.flush())
+
+    def _guided(self, outputs: Iterable[Tensor]) -> list[Image | None]:
+        finished = []
+        for output in outputs:
+            frame, x = self._waiting.popleft()
+            finished.append(self._paint(frame, (output, x)))
+        return finished
+
+    def _paint(self, frame: Given, completed: tuple[Tensor, Tensor] | None) -> Image | None:
+        if not frame.mask[self.region.box].any():
+            return None
+        with torch.inference_mode():
+            guidance = None if completed is None else self._painter.model.guide_by(*completed)[1]
+            (patch,) = self._painter.paint([frame], guidance, self.region)
+        return patch
+
+
+def waits(lookahead: int) -> list[int]:
+    """Frames that each layer of 3DCN waits for, together at most ``lookahead``."""
+    found = [0] * (max(ORDER) + 1)
+    for layer in ORDER:
+        if sum(found) < lookahead:
+            found[layer] += 1
+    return found
+
+
+def _as_mask(mask: Any) -> Mask:
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
+        got = f"{mask.shape} {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise InputError(f"mask: expected uint8 or bool (H, W), got {got}")
+    return mask.view(np.uint8)
+
+
+def _check_frame(frame: Any, mask: Mask) -> None:
+    if not isinstance(frame, np.ndarray):
+        raise InputError(f"frame: expected a NumPy array, got {type(frame).__name__}")
+    if frame.dtype not in (np.uint8, np.uint16) or frame.ndim != 3 or frame.shape[2] != 3:
+        raise InputError(
+            f"frame: expected uint8 or uint16 (H, W, 3), got {frame.dtype} {frame.shape}"
+        )
+    if frame.shape[:2] != mask.shape:
+        raise InputError(f"mask: expected the frame's {frame.shape[:2]}, got {mask.shape}")
