@@ -23,14 +23,17 @@ def _convolution(
     dilation: Sequence[int],
     transposed: bool,
 ) -> Tensor:
-    """Convolution of the concatenation of ``x`` and ``skip``, padded so that a stride of 1 keeps the size."""
+    """Convolution of the concatenation of ``x`` and ``skip``, padded so that a stride of 1 keeps the size; in 2-D or 3-D."""
     inputs = x if skip is None else torch.cat([x, skip], dim=1)
     kernel = weight.shape[2:]
+    flat = len(kernel) == 2
     if transposed:
         padding = [(k - s) // 2 for k, s in zip(kernel, stride, strict=True)]
-        return F.conv_transpose3d(inputs, weight, bias, tuple(stride), padding)
+        transpose = F.conv_transpose2d if flat else F.conv_transpose3d
+        return transpose(inputs, weight, bias, tuple(stride), padding)
     padding = [d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True)]
-    return F.conv3d(inputs, weight, bias, tuple(stride), padding, tuple(dilation))
+    convolve = F.conv2d if flat else F.conv3d
+    return convolve(inputs, weight, bias, tuple(stride), padding, tuple(dilation))
 
 
 def conv_bn_relu(

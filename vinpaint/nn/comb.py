@@ -84,15 +84,15 @@ class CombCN(nn.Module):
         step = max(1, CACHE_PIXELS // (x.shape[3] * x.shape[4]))
         learning = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         if learning or x.device.type != "cpu" or step >= frames:
-            return self._restore(x, guidance)
+            return self.restore(x, guidance)
         parts = (slice(start, start + step) for start in range(0, frames, step))
         restored = [
-            self._restore(x[:, :, part], None if guidance is None else guidance[:, :, part])
+            self.restore(x[:, :, part], None if guidance is None else guidance[:, :, part])
             for part in parts
         ]
         return torch.cat(restored, dim=2)
 
-    def _restore(self, x: Tensor, guidance: Tensor | None) -> Tensor:
+    def restore(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         guide2 = guide14 = None
         if guidance is not None and self.guide2 is not None and self.guide14 is not None:
             guide2, guide14 = self.guide2(guidance), self.guide14(guidance)  # (N, 128, F, H/2, W/2)

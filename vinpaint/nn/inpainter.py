@@ -149,7 +149,7 @@ class VideoInpainter(nn.Module):
 
     def guide_by(self, completed: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`guide` gives, from what 3DCN ``completed`` of its input ``x``."""
-        coarse = guidance = self._added_to_fill(completed, x)
+        coarse = guidance = self.added_to_fill(completed, x)
         if self.config.composite_guidance:
             guidance = torch.where(x[:, 3:] > 0, coarse, x[:, :3].to(coarse.dtype))
         if self.config.reduction == 4:  # CombCN wants its guidance at half the size
@@ -162,9 +162,10 @@ class VideoInpainter(nn.Module):
 
     def paint(self, x: Tensor, guidance: Tensor | None) -> Tensor:
         """CombCN alone, on its input (N, 4, F, H, W): see :meth:`network_input`."""
-        return self._added_to_fill(self.comb(x, guidance), x)
+        return self.added_to_fill(self.comb(x, guidance), x)
 
-    def _added_to_fill(self, output: Tensor, x: Tensor) -> Tensor:
+    def added_to_fill(self, output: Tensor, x: Tensor) -> Tensor:
+        """What a network's ``output`` for its input ``x`` stands for: itself, or what to add to the fill in ``x``."""
         return output if self.config.prefill == "mean" else output + x[:, :3].to(output.dtype)
 
     def network_input(self, frames: Tensor, mask: Tensor) -> Tensor:
@@ -186,10 +187,7 @@ class VideoInpainter(nn.Module):
         A frame that is all hole keeps the mean pixel.
         """
         if self.config.prefill != "mean":
-            empty = (x[:, 3:] >= 1).float()
-            fill = harmonic_fill(x[:, :3].float(), empty).to(x.dtype)
-            nothing_known = empty.amin((3, 4), keepdim=True) > 0
-            x[:, :3] = torch.where(nothing_known, x[:, :3], fill)
+            x[:, :3] = smooth(x[:, :3], x[:, 3:])
         if self.config.prefill == "carried" and not self.config.confidence:
             x[:, 3:] = x[:, 3:] > 0
         return x
@@ -197,6 +195,13 @@ class VideoInpainter(nn.Module):
     def completes(self, mask: Tensor) -> Tensor:
         """Where the networks are to put something, as bool: carried pixels too, or only what is 1 in ``mask``."""
         return mask > 0 if self.config.prefill == "carried" else mask >= 1
+
+
+def smooth(pixels: Tensor, mask: Tensor) -> Tensor:
+    """``pixels`` (N, 3, F, H, W) with a harmonic fill where ``mask`` is 1; a frame that is all hole stays as it is."""
+    empty = (mask >= 1).float()
+    fill = harmonic_fill(pixels.float(), empty).to(pixels.dtype)
+    return torch.where(empty.amin((3, 4), keepdim=True) > 0, pixels, fill)
 
 
 def pad_to_grid(clip: Tensor, grid: int) -> Tensor:

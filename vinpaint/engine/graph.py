@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole job as one graph of plain operations: uint8 frames and mask in, uint8 frames out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vinpaint import reference
+from vinpaint.nn import VideoInpainter, fold_batch_norm
+from vinpaint.nn.inpainter import pad_to_grid, reduce_clip, smooth
+from vinpaint.nn.layers import Conv, ConvBNReLU
+
+
+class ClipGraph(nn.Module):
+    """Both networks with all that is around them.
+
+    CombCN's layers are two-dimensional here, with the frames as its batch: runtimes know 2-D convolutions best.
+
+    Args:
+        model: folded here, on a copy.
+        dtype: what the networks compute in; frames are prepared and composited in float32.
+    """
+
+    mean: Tensor
+
+    def __init__(self, model: VideoInpainter, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        model = fold_batch_norm(copy.deepcopy(model)).to(dtype)
+        if model.completion is not None:
+            _replace_layers(model.completion)
+        _replace_layers(model.comb, flat=True)
+        self.model, self.dtype = model, dtype
+        self.register_buffer("mean", model.mean.float(), persistent=False)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Fill the hole of a clip.
+
+        Args:
+            frames: (F, H, W, 3), uint8, red green blue.
+            mask: (F, H, W), uint8, nonzero in the hole.
+
+        Returns:
+            (F, H, W, 3), uint8: equal to ``frames`` outside the hole.
+        """
+        model, config = self.model, self.model.config
+        height, width = frames.shape[1:3]
+        known = frames.float()  # a runtime may take bytes only into a cast: cast first
+        hole = (mask.float() > 0).float()
+        clip = pad_to_grid((known / 255).permute(3, 0, 1, 2)[None], model.grid)
+        holes = pad_to_grid(hole[None, None], model.grid)
+        guidance = None
+        if model.completion is not None:
+            x = self._network_input(*reduce_clip(clip, holes, config.reduction))
+            guidance = model.guide_by(model.completion(x), x)[1][0].transpose(0, 1)
+        x = self._network_input(clip, holes)[0].transpose(0, 1)  # (F, 4, H, W)
+        completed = model.added_to_fill(model.comb.restore(x, guidance), x)
+        completed = completed[..., :height, :width].float().clamp(0, 1).permute(0, 2, 3, 1)
+        filled = torch.where(hole[..., None] > 0, (completed * 255).round(), known)
+        return filled.to(torch.uint8)
+
+    def _network_input(self, clip: Tensor, hole: Tensor) -> Tensor:
+        pixels = torch.where(hole > 0, self.mean, clip)
+        if self.model.config.prefill != "mean":
+            pixels = smooth(pixels, hole)
+        return torch.cat([pixels, hole], dim=1).to(self.dtype)
+
+
+class _Plain(nn.Module):
+    """A layer of either network in plain torch; ``flat``: of frames (N, C, H, W)."""
+
+    def __init__(self, layer: ConvBNReLU | Conv, *, flat: bool) -> None:
+        super().__init__()
+        self.weight, self.bias, self.flat = layer.weight, layer.bias, flat
+        self.options: dict[str, Any] = {"relu": isinstance(layer, ConvBNReLU)}
+        if isinstance(layer, ConvBNReLU):
+            self.options["stride"], self.options["dilation"] = layer.stride, layer.dilation
+            self.options["transposed"] = layer.transposed
+        if flat:
+            self.weight = nn.Parameter(self.weight[:, :, 0].contiguous(), requires_grad=False)
+            for name in ("stride", "dilation"):
+                self.options[name] = self.options.get(name, (1, 1, 1))[1:]
+
+    def forward(
+        self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        return reference.conv_bias_relu(
+            x, self.weight, self.bias, skip=skip, residual=residual, **self.options
+        )
+
+
+def _replace_layers(network: nn.Module, *, flat: bool = False) -> None:
+    for name, layer in list(network.named_children()):
+        if isinstance(layer, ConvBNReLU | Conv):
+            setattr(network, name, _Plain(layer, flat=flat))
