@@ -84,7 +84,7 @@ def test_the_pipeline_computes_the_models_forward(options: dict) -> None:
     assert not region.resized
     whole = replace(region, top=0, left=0, height=32, width=48, working_height=32, working_width=48)
     given = [Given(*frame) for frame in zip(clip, mask, unknown, strict=True)]
-    patches = np.stack(list(Inpainter(model)._complete(given, list(range(8)), whole)))
+    patches = np.stack(list(Inpainter(model).painter.complete(given, list(range(8)), whole)))
     expected = (completed[0].clamp(0, 1) * 255).round().permute(1, 2, 3, 0).numpy()
     assert np.abs(patches.astype(int) - expected)[mask > 0].max() <= 1
 
@@ -140,18 +140,18 @@ def test_chunks_equal_one_shot() -> None:
     (region,) = plan.shots[0].regions
     pairs = [Given(*pair) for pair in zip(clip, mask, strict=True)]
     holed = [i for i in range(frames) if mask[i].any()]
-    expected = np.stack(list(one_shot._complete(pairs, holed, region)))
+    expected = np.stack(list(one_shot.painter.complete(pairs, holed, region)))
     for chunk_frames in (7, 16):
         chunked = Inpainter(model, chunk_frames=chunk_frames, propagate="off")
         patches: list[np.ndarray] = []
-        complete: Callable = chunked._complete
+        complete: Callable = chunked.painter.complete
 
         def record(*args, complete=complete, patches=patches):  # type: ignore[no-untyped-def]
             for patch in complete(*args):
                 patches.append(patch.copy())
                 yield patch
 
-        chunked._complete = record  # type: ignore[method-assign]
+        chunked.painter.complete = record  # type: ignore[method-assign]
         filled = np.stack(list(chunked.fill(zip(clip, mask, strict=True), plan)))
         np.testing.assert_allclose(np.stack(patches), expected, atol=1e-5, rtol=0)
         assert np.array_equal(filled[mask == 0], clip[mask == 0])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from vinpaint.devices import (
     resolve_precision,
     return_free_memory,
 )
-from vinpaint.errors import InputError
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.nn import VideoInpainter
 from vinpaint.painting import Given, Image, Mask, Painter
 from vinpaint.pretrained import load_pretrained
@@ -28,6 +29,7 @@ from vinpaint.video.windows import Plan, Region, Shot, make_plan
 
 Clip = TypeVar("Clip", NDArray[Any], Tensor)
 Propagate = Literal["auto", "off"]
+Backend = Literal["native", "auto", "tensorrt", "tensorrt_rtx", "openvino"]
 
 CHUNK_FRAMES = 32
 """Frames completed at a time, before the halo to either side is added."""
@@ -51,9 +53,12 @@ class Inpainter:
         chunk_frames: frames completed at a time.
         propagate: ``"auto"``: real pixels first, see :class:`vinpaint.propagation.Propagator`; ``"off"``: the networks
             fill the whole hole, the paper's system; or a propagator of one's own.
+        backend: what runs the networks: ``"native"``, vinpaint's own operators; an engine of ``"tensorrt"``,
+            ``"tensorrt_rtx"`` or ``"openvino"``, which is built for each size of region when it is first met, and kept;
+            ``"auto"``: TensorRT's if it can be, else the operators, with a warning that says why.
 
     Raises:
-        InputError: no such way to propagate.
+        InputError: no such way to propagate, no such backend, or one that cannot run here.
 
     Example::
 
@@ -69,10 +74,11 @@ class Inpainter:
         dtype: torch.dtype = torch.float32,
         chunk_frames: int = CHUNK_FRAMES,
         propagate: Propagate | Propagator = "auto",
+        backend: Backend = "native",
     ) -> None:
         self.chunk_frames = chunk_frames
         self.propagator = resolve_propagator(propagate)
-        self.painter = Painter(model, torch.device(device), dtype)
+        self.painter = resolve_painter(backend, model, torch.device(device), dtype)
 
     @property
     def model(self) -> VideoInpainter:
@@ -87,6 +93,7 @@ class Inpainter:
         device: Literal["auto", "cpu", "cuda"] | str = "auto",
         precision: Precision = "auto",
         propagate: Propagate | Propagator = "auto",
+        backend: Backend = "native",
     ) -> Inpainter:
         """Load weights and choose where and in what to compute.
 
@@ -96,9 +103,10 @@ class Inpainter:
             device: ``"auto"`` is the first CUDA device if there is one, else the CPU.
             precision: ``"auto"`` is the fastest that the processor really supports.
             propagate: as above.
+            backend: as above.
 
         Raises:
-            InputError: no such weights, device, precision or way to propagate.
+            InputError: no such weights, device, precision, way to propagate or backend.
         """
         target = resolve_device(device)
         return cls(
@@ -106,6 +114,7 @@ class Inpainter:
             device=target,
             dtype=resolve_precision(precision, target),
             propagate=propagate,
+            backend=backend,
         )
 
     def __call__(self, frames: Clip, mask: Clip, *, cuts: Sequence[int] = ()) -> Clip:
@@ -199,7 +208,7 @@ class Inpainter:
                 continue
             first, last = max(0, holed[0] - self.model.halo), holed[-1] + self.model.halo + 1
             around = window[first:last]
-            completed = self._complete(around, [i - first for i in holed], region)
+            completed = self.painter.complete(around, [i - first for i in holed], region)
             for i, patch in zip(holed, completed, strict=True):
                 image = window[i].image
                 if filled[i - core.start] is image:
@@ -207,16 +216,28 @@ class Inpainter:
                 filled[i - core.start][region.box] = patch
         return filled
 
-    def _complete(
-        self, window: Sequence[Given], wanted: list[int], region: Region
-    ) -> Iterator[Image]:
-        """One region of the ``wanted`` frames with its hole filled: (height, width, 3) of the frames' dtype."""
-        with torch.inference_mode():
-            guidance = None
-            if self.model.completion is not None:
-                small = self.painter.completion_input(window, region)
-                guidance = self.model.guide(small)[1][:, :, wanted]
-            yield from self.painter.paint([window[i] for i in wanted], guidance, region)
+
+def resolve_painter(
+    backend: Backend, model: VideoInpainter, device: torch.device, dtype: torch.dtype
+) -> Painter:
+    """What runs the networks.
+
+    Raises:
+        InputError: no such backend, or one that cannot run here.
+    """
+    if backend == "native":
+        return Painter(model, device, dtype)
+    from vinpaint.engine.painting import EnginePainter
+
+    if backend != "auto":
+        return EnginePainter(model, device, dtype, backend)
+    try:
+        return EnginePainter(model, device, dtype, "tensorrt")
+    except InputError as error:
+        warnings.warn(
+            f"backend auto: vinpaint's own operators, as {error}", InputWarning, stacklevel=3
+        )
+        return Painter(model, device, dtype)
 
 
 def resolve_propagator(propagate: Propagate | Propagator) -> Propagator | None:

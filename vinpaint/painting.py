@@ -54,10 +54,21 @@ class Painter:
         self.device, self.dtype = device, dtype
         self.model = fold_batch_norm(model).to(device=device, dtype=dtype)
 
+    def complete(
+        self, window: Sequence[Given], wanted: Sequence[int], region: Region
+    ) -> Iterator[Image]:
+        """One region of the ``wanted`` frames of ``window`` with its hole filled, see :meth:`paint`."""
+        with torch.inference_mode():
+            guidance = None
+            if self.model.completion is not None:
+                small = self.completion_input(window, region)
+                guidance = self.model.guide(small)[1][:, :, wanted]
+            yield from self.paint([window[i] for i in wanted], guidance, region)
+
     def completion_input(self, window: Sequence[Given], region: Region) -> Tensor:
         """3DCN's input (1, 4, F, h, w) for a region of a window."""
         parts = [
-            self._prepare(self._working_clip(part, region), reduced=True)
+            self.prepare(self.working_clip(part, region), reduced=True)
             for part in _batches(window, region)
         ]
         return torch.cat(parts, dim=2)
@@ -79,20 +90,25 @@ class Painter:
         for part in _batches(frames, region):
             guide = None if guidance is None else guidance[:, :, done : done + len(part)]
             done += len(part)
-            clip = self._working_clip(part, region)
-            x = self._prepare(clip, reduced=False)
-            completed = self.model.paint(x, guide)
-            if region.resized:
-                clip = _clip_of(part, region)
-                completed = self._at_full_size(completed, x, clip, region)
-            composited, invalid = ops.composite_frames(completed, clip.frames, clip.mask)
-            if invalid.item():
-                raise ArithmeticError(
-                    "the networks gave values that are no numbers; try precision fp32"
-                )
-            yield from composited[0].cpu().numpy()
+            clip = self.working_clip(part, region)
+            x = self.prepare(clip, reduced=False)
+            yield from self.composited(part, clip, x, self.model.paint(x, guide), region)
 
-    def _at_full_size(self, completed: Tensor, x: Tensor, clip: _Clip, region: Region) -> Tensor:
+    def composited(
+        self, frames: Sequence[Given], clip: Clip, x: Tensor, completed: Tensor, region: Region
+    ) -> Iterator[Image]:
+        """What was ``completed`` of ``frames``, at the working size ``clip`` and prepared ``x``, in their hole."""
+        if region.resized:
+            clip = clip_of(frames, region)
+            completed = self._at_full_size(completed, x, clip, region)
+        composited, invalid = ops.composite_frames(completed, clip.frames, clip.mask)
+        if invalid.item():
+            raise ArithmeticError(
+                "the networks gave values that are no numbers; try precision fp32"
+            )
+        yield from composited[0].cpu().numpy()
+
+    def _at_full_size(self, completed: Tensor, x: Tensor, clip: Clip, region: Region) -> Tensor:
         """What was ``completed`` of ``x`` at the working size, (1, 3, F, height, width) at the region's own.
 
         Where the networks add to a fill, only what they added is enlarged: the fill itself is made at full size, so that
@@ -101,15 +117,15 @@ class Painter:
         if self.model.config.prefill == "mean":
             return _resized_back(completed.clamp(0, 1), region)
         added = _resized_back(completed - x[:, :3], region)
-        fill = self._prepare(clip.to(self.device), reduced=False)[:, :3]
+        fill = self.prepare(clip.to(self.device), reduced=False)[:, :3]
         return fill[..., : region.height, : region.width].float().cpu() + added
 
-    def _working_clip(self, window: Sequence[Given], region: Region) -> _Clip:
+    def working_clip(self, window: Sequence[Given], region: Region) -> Clip:
         """One region's clip at its working size, on the device."""
         working = (region.working_width, region.working_height) if region.resized else None
-        return _clip_of(window, region, working).to(self.device)
+        return clip_of(window, region, working).to(self.device)
 
-    def _prepare(self, clip: _Clip, *, reduced: bool) -> Tensor:
+    def prepare(self, clip: Clip, *, reduced: bool) -> Tensor:
         """CombCN's input (1, 4, F, h, w) on the grid, or 3DCN's, reduced in height and width."""
         inputs = ops.prepare_frames(
             clip.frames,
@@ -134,18 +150,18 @@ def _batches(frames: Sequence[Given], region: Region) -> Iterator[Sequence[Given
     return (frames[start : start + step] for start in range(0, len(frames), step))
 
 
-class _Clip(NamedTuple):
+class Clip(NamedTuple):
     """One region of a window: frames (1, F, h, w, 3), mask (1, F, h, w), and unknown of its shape, or none."""
 
     frames: Tensor
     mask: Tensor
     unknown: Tensor | None
 
-    def to(self, device: torch.device) -> _Clip:
-        return _Clip(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+    def to(self, device: torch.device) -> Clip:
+        return Clip(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def _clip_of(window: Sequence[Given], region: Region, size: tuple[int, int] | None = None) -> _Clip:
+def clip_of(window: Sequence[Given], region: Region, size: tuple[int, int] | None = None) -> Clip:
     """One region of a window, reduced to ``size`` (width, height) if given."""
     images = [frame.image[region.box] for frame in window]
     masks = [frame.mask[region.box] for frame in window]
@@ -155,7 +171,7 @@ def _clip_of(window: Sequence[Given], region: Region, size: tuple[int, int] | No
         masks = [reduced_hole(mask != 0, size).view(np.uint8) for mask in masks]
         unknown = [_reduced_unknown(plane, size) for plane in unknown]
     parts = (np.stack(part)[None] if part else None for part in (images, masks, unknown))
-    return _Clip(*(None if part is None else torch.from_numpy(part) for part in parts))  # type: ignore[arg-type]
+    return Clip(*(None if part is None else torch.from_numpy(part) for part in parts))  # type: ignore[arg-type]
 
 
 def _reduced_unknown(unknown: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

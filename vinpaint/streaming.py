@@ -14,7 +14,7 @@ from torch import Tensor
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn.streaming import StreamingCompletion
-from vinpaint.painting import Given, Image, Mask
+from vinpaint.painting import Given, Image, Mask, Painter
 from vinpaint.propagation.propagator import CarryStream
 from vinpaint.video.windows import WORKING_HOLE, Region, make_plan, whole_region
 
@@ -71,6 +71,8 @@ class Streamer:
         net = inpainter.model.completion
         if net is not None and net.temporal_stride:
             raise InputError("streaming: expected a 3DCN without strides over frames")
+        if type(inpainter.painter) is not Painter:
+            raise InputError("streaming: expected the backend native; engines take whole clips")
         self.lookahead = lookahead
         self._inpainter = inpainter
         self._mask = None if mask is None else _as_mask(mask)

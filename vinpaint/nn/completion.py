@@ -41,11 +41,13 @@ class CompletionNet3d(nn.Module):
         self.deconv11 = ConvBNReLU(c32 + c32, c16, up, stride=by2, transposed=True)
         self.conv12 = Conv(c16, 3, k3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, live: Tensor | None = None) -> Tensor:
         """Complete a clip.
 
         Args:
             x: (N, 4, F, h, w), the low-resolution clip, its hole filled beforehand, and its mask; h and w multiples of 4.
+            live: (F,), 1 for the frames of the clip, 0 for others before or after it that only fill ``x`` up: then the
+                clip's frames come out as without these. ``None``: all are the clip's.
 
         Returns:
             (N, 3, F, h, w), linear, neither clamped nor composited.
@@ -54,15 +56,19 @@ class CompletionNet3d(nn.Module):
             return self(F.pad(x, (0, 0, 0, 0, 0, -x.shape[2] % 4), mode="replicate"))[
                 :, :, : x.shape[2]
             ]
-        x1 = self.conv1(x)  # (N, 16, F, h, w)
-        x2 = self.conv2(x1)  # (N, 32, F, h/2, w/2)
-        x3 = self.conv3(x2)  # (N, 64, F, h/2, w/2)
-        x4 = self.conv4(x3)  # (N, 128, F, h/4, w/4)
-        y = self.conv5(x4)  # (N, 256, F, h/4, w/4)
-        y = self.conv6(y)
-        y = self.conv7(y)
-        y = self.conv8(y)  # (N, 128, F, h/4, w/4)
-        y = self.deconv9(y, skip=x4)  # (N, 64, F, h/2, w/2)
-        y = self.conv10(y, skip=x3)  # (N, 32, F, h/2, w/2)
-        y = self.deconv11(y, skip=x2)  # (N, 16, F, h, w)
+
+        def alive(y: Tensor) -> Tensor:
+            return y if live is None else y * live.to(y.dtype).view(1, 1, -1, 1, 1)
+
+        x1 = alive(self.conv1(alive(x)))  # (N, 16, F, h, w)
+        x2 = alive(self.conv2(x1))  # (N, 32, F, h/2, w/2)
+        x3 = alive(self.conv3(x2))  # (N, 64, F, h/2, w/2)
+        x4 = alive(self.conv4(x3))  # (N, 128, F, h/4, w/4)
+        y = alive(self.conv5(x4))  # (N, 256, F, h/4, w/4)
+        y = alive(self.conv6(y))
+        y = alive(self.conv7(y))
+        y = alive(self.conv8(y))  # (N, 128, F, h/4, w/4)
+        y = alive(self.deconv9(y, skip=x4))  # (N, 64, F, h/2, w/2)
+        y = alive(self.conv10(y, skip=x3))  # (N, 32, F, h/2, w/2)
+        y = alive(self.deconv11(y, skip=x2))  # (N, 16, F, h, w)
         return self.conv12(y)  # (N, 3, F, h, w)

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks as one graph: the same pixels as the operators', in every runtime that runs here."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import random_model
+
+from vinpaint import engine
+from vinpaint.engine import compiling, export, openvino, tensorrt
+from vinpaint.engine.graph import ClipGraph
+from vinpaint.engine.store import MAGIC, Spec, Store
+from vinpaint.errors import InputError, InputWarning
+from vinpaint.inpainting import Inpainter
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.painting import Given
+from vinpaint.video.windows import WORKING_HOLE, Plan, Shot, make_plan, whole_region
+
+WIDTH = 0.125
+FRAMES, HEIGHT, WIDE = 6, 40, 52  # not multiples of the grid
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"prefill": "smooth"},
+    {"prefill": "carried", "confidence": True},
+    {"mode": "2dcn"},
+    {"reduction": 4},
+]
+
+
+def _clip(frames: int = FRAMES) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (frames, HEIGHT, WIDE, 3), dtype=np.uint8)
+    mask = np.zeros((frames, HEIGHT, WIDE), np.uint8)
+    mask[:, 12:26, 20:39] = 255
+    return clip, mask
+
+
+def _model(**options: Any) -> VideoInpainter:
+    return random_model(InpainterConfig(width=WIDTH, **options))
+
+
+def _by_operators(model: VideoInpainter, clip: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    region = whole_region(HEIGHT, WIDE, None, WORKING_HOLE)
+    plan = Plan((Shot(0, len(clip), (region,)),), len(clip))
+    inpainter = Inpainter(model, propagate="off")
+    return np.stack(list(inpainter.fill(zip(clip, mask, strict=True), plan)))
+
+
+def _far(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of clips of any number of frames."""
+    path = tmp_path_factory.mktemp("onnx") / "smooth.onnx"
+    size = {"frames": FRAMES, "height": HEIGHT, "width": WIDE}
+    engine.export_onnx(_model(prefill="smooth"), path, **size, any_frames=True)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return path
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_graph_is_the_operators(options: dict[str, Any]) -> None:
+    clip, mask = _clip()
+    graph = ClipGraph(_model(**options))
+    with torch.no_grad():
+        filled = graph(*map(torch.from_numpy, (clip, mask)), torch.ones(FRAMES, dtype=torch.uint8))
+    assert filled.dtype == torch.uint8
+    assert _far(filled.numpy(), _by_operators(_model(**options), clip, mask)) <= 1
+    assert np.array_equal(filled.numpy()[mask == 0], clip[mask == 0])
+
+
+def test_every_layer_of_the_graph_has_the_papers_shape() -> None:
+    graph = ClipGraph(VideoInpainter())
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, layer in graph.model.named_modules():
+        if name.startswith(("completion.", "comb.")):
+            layer.register_forward_hook(
+                lambda *call, name=name: shapes.update({name: tuple(call[2].shape)})
+            )
+    clip = torch.zeros(4, 64, 64, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        graph(clip, clip[..., 0], torch.ones(4))
+    sizes = {"1": 32, "2": 16, "3": 16, "9": 16, "10": 16, "11": 32, "12": 32}
+    channels = [16, 32, 64, 128, 256, 256, 256, 128, 64, 32, 16, 3]
+    for index, count in enumerate(channels, 1):
+        name = f"completion.{'deconv' if index in (9, 11) else 'conv'}{index}"
+        size = sizes.get(str(index), 8)
+        assert shapes[name] == (1, count, 4, size, size), name
+    channels = [64, 128, 128, *[256] * 9, 128, 128, 64, 32, 3]
+    sides = [64, 32, 32, *[16] * 9, 32, 32, 64, 64, 64]
+    for index, (count, size) in enumerate(zip(channels, sides, strict=True), 1):
+        name = f"comb.{'deconv' if index in (13, 15) else 'conv'}{index}"
+        assert shapes[name] == (4, count, size, size), name  # two-dimensional
+    assert shapes["comb.guide2"] == shapes["comb.guide14"] == (4, 128, 32, 32)
+    assert len(shapes) == 12 + 19
+
+
+def test_frames_that_only_fill_up_change_nothing() -> None:
+    clip, mask = _clip(12)
+    model = _model()
+    whole = ClipGraph(model, context=3)
+    with torch.no_grad():
+        live = torch.ones(12, dtype=torch.uint8)
+        live[:4] = live[10:] = 0
+        noise = np.random.default_rng(1).integers(0, 256, clip.shape, dtype=np.uint8)
+        given = np.where(live.numpy()[:, None, None, None] > 0, clip, noise)
+        found = whole(*map(torch.from_numpy, (given, mask)), live)
+    assert found.shape[0] == 6
+    expected = _by_operators(_model(), clip[4:10], mask[4:10])
+    assert _far(found.numpy()[1:], expected[:5]) <= 1
+
+
+def test_onnx_runtime_computes_the_same(onnx_file: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    for frames in (FRAMES, 3):
+        clip, mask = _clip(frames)
+        inputs = {"frames": clip, "mask": mask, "live": np.ones(frames, np.uint8)}
+        (filled,) = session.run(["completed"], inputs)
+        assert filled.dtype == np.uint8
+        expected = _by_operators(_model(prefill="smooth"), clip, mask)
+        assert _far(filled, expected) <= 1
+        assert (filled != expected).mean() < 1e-3
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["vinpaint"])
+    assert facts["networks"]["prefill"] == "smooth"
+    assert facts["options"]["height"] == HEIGHT
+
+
+def test_a_program_of_torch_export_computes_the_same() -> None:
+    clip, mask = _clip(8)
+    size = {"frames": 8, "height": HEIGHT, "width": WIDE}
+    program = engine.export_program(_model(), **size, context=1)
+    live = torch.ones(8, dtype=torch.uint8)
+    filled = program.module()(*map(torch.from_numpy, (clip, mask)), live)
+    assert _far(filled.numpy(), _by_operators(_model(), clip, mask)[1:-1]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 0}, "expected a height and a width above 0, got 0 x 52"),
+        ({"frames": 26, "context": 13}, "expected more frames than 26, twice the context, got 26"),
+        ({"precision": "int8"}, "precision: expected one of fp32, fp16, bf16, got 'int8'"),
+    ],
+)
+def test_what_cannot_be_exported_is_an_error(options: dict[str, Any], message: str) -> None:
+    size = {"frames": FRAMES, "height": HEIGHT, "width": WIDE}
+    with pytest.raises(InputError, match=re.escape(message)):
+        engine.export_program(_model(), **{**size, **options})
+    with pytest.raises(InputError, match="without strides over frames"):
+        engine.export_program(_model(temporal_stride=True), **size)
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vinpaint" / "engines"
+
+
+@pytest.mark.parametrize(
+    ("options", "propagate"), [(OPTIONS[1], "off"), (OPTIONS[2], "auto")], ids=str
+)
+def test_openvino_fills_as_the_operators_do(
+    options: dict[str, Any], propagate: Any, cache: Path
+) -> None:
+    pytest.importorskip("openvino")
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    clip = np.repeat(frame[None], 40, axis=0)  # more than a chunk
+    mask = np.zeros((40, 32, 48), np.uint8)
+    for t, plane in enumerate(mask):
+        plane[8:20, 4 + t // 4 : 24 + t // 4] = 255  # part of what is behind is never seen
+    mask[7:9, :, 24:] = 0
+    ours, theirs = (
+        Inpainter(_model(**options), backend=backend, propagate=propagate)(clip, mask)
+        for backend in ("native", "openvino")
+    )
+    assert _far(theirs, ours) <= 1
+    exact = 1e-3 if propagate == "off" else 0.02  # the share that is believed travels as a byte
+    assert (theirs != ours).mean() < exact
+    assert np.array_equal(theirs[mask == 0], clip[mask == 0])
+    assert cache.stat().st_mode & 0o777 == 0o700
+    built = [path.name for path in cache.iterdir() if path.suffix == ".engine"]
+    assert len(built) == 1
+
+
+def test_openvino_fills_reduced_regions_and_deep_pixels(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    clip = np.random.default_rng(0).integers(0, 65536, (3, 128, 128, 3), dtype=np.uint16)
+    clip[:] = (clip.astype(int) // 8 + 20000).astype(np.uint16)
+    mask = np.zeros((3, 128, 128), np.uint8)
+    mask[:, 20:110, 20:110] = 255
+    plan = make_plan(mask, 3)
+    assert plan.shots[0].regions[0].resized
+    model = _model(prefill="smooth")
+    model.comb.conv17.weight.data *= 0.02  # what it adds to the fill stays within bytes
+    found = []
+    for backend in ("native", "openvino"):
+        inpainter = Inpainter(copy.deepcopy(model), backend=backend, propagate="off")
+        found.append(np.stack(list(inpainter.fill(zip(clip, mask, strict=True), plan))))
+    ours, theirs = found
+    fill = VideoInpainter(InpainterConfig(prefill="smooth", width=WIDTH))
+    smooth = Inpainter(fill, propagate="off").fill(zip(clip, mask, strict=True), plan)
+    assert _far(ours, np.stack(list(smooth))) > 10 * 257  # it does add something
+    assert _far(theirs, ours) <= 3 * 257  # engines take and give bytes
+    assert np.array_equal(theirs[mask == 0], clip[mask == 0])
+    assert any(cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("capability", "height", "width", "precision"),
+    [("8.9", 128, 128, "fp32"), ("12.0", 240, 432, "fp16")],
+)
+def test_tensorrt_builds_engines_without_a_card(
+    capability: str, height: int, width: int, precision: Any, cache: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    told: list[tuple[str, int, int]] = []
+    path = engine.compile(
+        VideoInpainter().eval(),
+        backend="tensorrt_rtx",
+        frames=4,
+        height=height,
+        width=width,
+        precision=precision,
+        target=capability,
+        progress=lambda *step: told.append(step),
+    )
+    spec, payload = Store().read(path)
+    assert (spec.target, spec.precision) == (capability, precision)
+    assert len(payload) > 1_000_000
+    assert path.parent == cache
+    assert told
+    assert told[-1][1] == told[-1][2]
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="runs on a GPU, and there is none here"):
+            engine.load(path)
+
+
+def test_what_a_backend_cannot_do_is_said() -> None:
+    size = {"frames": 2, "height": 16, "width": 16}
+    with pytest.raises(InputError, match=r"--backend: expected one of .*, got 'tvm'"):
+        engine.compile(_model(), backend="tvm", **size)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"tensorrt: .*; pip install tensorrt"):
+        engine.compile(_model(), backend="tensorrt", **size)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"expected --compute-capability, such as 8\.9"):
+            engine.compile(_model(), backend="tensorrt_rtx", **size)
+        with pytest.warns(InputWarning, match="backend auto: vinpaint's own operators, as"):
+            assert Inpainter(_model(), backend="auto").model is not None
+    with pytest.raises(InputError, match=r"expected a compute capability of .*8\.9.*, got 3\.5"):
+        engine.compile(_model(), backend="tensorrt_rtx", target="3.5", **size)
+    with pytest.raises(InputError, match=r"expected a device of .*CPU.*, got 'TPU'"):
+        engine.compile(_model(), backend="openvino", target="TPU", **size)
+    with pytest.raises(InputError, match="--backend tensorrt_rtx: expected the device cuda"):
+        Inpainter(_model(), backend="tensorrt_rtx")
+    with pytest.raises(InputError, match="without strides over frames"):
+        Inpainter(_model(temporal_stride=True), backend="openvino")
+
+
+# --- engine files ---------------------------------------------------------------------------------
+
+SPEC = Spec("openvino", "1", "CPU: a", "weights", 1, 4, 0, 16, 16, "fp32")
+
+
+def test_an_engine_file_is_read_back(tmp_path: Path) -> None:
+    store = Store(tmp_path / "engines")
+    path = store.write(SPEC, b"code\nand more")
+    assert path.parent == store.folder
+    assert store.read(path, SPEC) == (SPEC, b"code\nand more")
+    assert sorted(p.name for p in store.folder.iterdir()) == sorted(["secret", path.name])
+    assert (store.folder / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_changed_foreign_or_outdated_engine_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "engines")
+    path = store.write(SPEC, b"code")
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole + b" ", whole.replace(b'"CPU: a"', b'"CPU: b"'), MAGIC):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="cut off or changed, or was not built by this"):
+            store.read(path)
+    path.write_bytes(b"something else")
+    with pytest.raises(InputError, match="is no engine file of this version"):
+        store.read(path)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        store.read(tmp_path / "nowhere.engine")
+    other = Store(tmp_path / "other").write(SPEC, b"code")
+    with pytest.raises(InputError, match="not built by this installation"):
+        store.read(other)
+    path.write_bytes(whole)
+    newer = replace(SPEC, library="2")
+    with pytest.raises(InputError, match="is of another library: expected 2, got 1; compile it"):
+        store.read(path, newer)
+    assert store.path(newer) != path
+
+
+def test_a_damaged_engine_is_rebuilt_on_request(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "library", lambda _: "1")
+    monkeypatch.setattr(openvino, "target", lambda *_: "CPU: a")
+    monkeypatch.setattr(openvino, "build", lambda *_: b"code")
+    request: Any = {"backend": "openvino", "frames": 4, "height": 16, "width": 16}
+    path = engine.compile(_model(), **request)
+    assert path.parent == cache
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="cut off or changed"):
+        engine.compile(_model(), **request)
+    assert engine.compile(_model(), **request, rebuild=True) == path
+    assert Store().read(path)[1] == b"code"
+    named = engine.compile(_model(), **request, output=cache.parent / "mine.engine")
+    assert Store().read(named)[1] == b"code"
+    monkeypatch.setattr(openvino, "library", lambda _: "2")
+    with pytest.raises(InputError, match="was built by openvino 1, and 2 is here; compile it"):
+        engine.load(named)
+
+
+BUILD = """
+import sys, time
+from vinpaint.engine.store import Spec, Store
+
+store, spec = Store(sys.argv[1]), Spec("openvino", "1", "CPU: a", "weights", 1, 4, 0, 16, 16, "fp32")
+print("ready", flush=True)
+sys.stdin.readline()
+with store.building(spec):
+    if not store.path(spec).exists():
+        time.sleep(0.3)
+        store.write(spec, b"x" * 5_000_000)
+        print("built")
+"""
+
+
+def test_of_two_processes_one_builds(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, str(tmp_path / "engines")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate()[0] for process in both]
+    assert sorted(outputs) == ["", "built\n"]
+    assert [process.returncode for process in both] == [0, 0]
+    store = Store(tmp_path / "engines")
+    assert len(store.read(store.path(SPEC), SPEC)[1]) == 5_000_000
+
+
+def test_a_build_that_fails_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "library", lambda _: "1")
+    monkeypatch.setattr(openvino, "target", lambda *_: "CPU: a")
+
+    def killed(*_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(openvino, "build", killed)
+    with pytest.raises(KeyboardInterrupt):
+        engine.compile(_model(), backend="openvino", frames=4, height=16, width=16)
+    assert not [path for path in cache.iterdir() if path.suffix == ".engine"]
+
+
+def test_the_digest_is_that_of_the_weights() -> None:
+    model = _model()
+    digest = compiling.weights_digest(model)
+    assert digest == compiling.weights_digest(_model())
+    assert digest == compiling.weights_digest(Inpainter(_model()).model)
+    with torch.no_grad():
+        model.comb.conv4.weight[0, 0, 0, 0, 0] += 1
+    assert digest != compiling.weights_digest(model)
+    assert digest != compiling.weights_digest(_model(composite_guidance=False))
+
+
+def test_what_was_carried_travels_as_bytes() -> None:
+    from vinpaint.engine.painting import _bytes
+    from vinpaint.painting import clip_of
+
+    unknown = np.array([[0, 1e-4, 0.5, 0.9999, 1]], np.float32)
+    given = Given(np.zeros((1, 5, 3), np.uint8), (unknown > 0).view(np.uint8), unknown)
+    _, found = _bytes(clip_of([given], whole_region(1, 5, None, WORKING_HOLE)))
+    assert found[0, 0, 0].tolist() == [0, 1, 128, 254, 255]
+    _, found = _bytes(
+        clip_of([given._replace(unknown=None)], whole_region(1, 5, None, WORKING_HOLE))
+    )
+    assert found[0, 0, 0].tolist() == [0, 255, 255, 255, 255]
+
+
+def test_one_name_for_every_precision() -> None:
+    assert set(export.DTYPES) == set(openvino.HINTS)
+    assert set(tensorrt.PACKAGES) | {"openvino"} == set(engine.BACKENDS)

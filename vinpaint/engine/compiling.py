@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From networks to an engine of one of the runtimes, by way of the cache."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from vinpaint.engine import openvino, tensorrt
+from vinpaint.engine.export import GraphPrecision
+from vinpaint.engine.store import Spec, Store
+from vinpaint.errors import InputError
+from vinpaint.nn import VideoInpainter, fold_batch_norm
+
+Backend = Literal["tensorrt", "tensorrt_rtx", "openvino"]
+
+BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx", "openvino")
+
+GRAPH = 1
+"""Version of the graph: raised whenever what it computes changes, so that no old engine is taken for it."""
+
+
+class Engine(Protocol):
+    """What runs the graph: clips of one size, from several threads.
+
+    Attributes:
+        spec: what it was built for.
+        device: where its inputs are expected.
+    """
+
+    spec: Spec
+    device: torch.device
+
+    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> Tensor:
+        """See :meth:`vinpaint.engine.graph.ClipGraph.forward`."""
+
+
+def compile(
+    model: VideoInpainter,
+    *,
+    backend: Backend,
+    frames: int,
+    height: int,
+    width: int,
+    context: int = 0,
+    precision: GraphPrecision = "fp32",
+    target: str | None = None,
+    output: str | Path | None = None,
+    cache: str | Path | None = None,
+    rebuild: bool = False,
+    progress: tensorrt.Progress | None = None,
+) -> Path:
+    """Build an engine, or find it in the cache.
+
+    Args:
+        model: the networks.
+        backend: the runtime: ``"tensorrt"``, ``"tensorrt_rtx"`` or ``"openvino"``.
+        frames: frames of a clip, those of the context too.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        context: frames before and after those that are wanted.
+        precision: what the networks compute in.
+        target: compute capability, such as 8.9, or OpenVINO's device; ``None``: the card that is here, or the CPU.
+        output: file to write; ``None``: in the cache.
+        cache: folder of the cache; ``None``: the user's.
+        rebuild: also where there is one.
+        progress: told of the builder's phases (TensorRT).
+
+    Returns:
+        The engine's file, for :func:`load`. It runs on this installation alone.
+
+    Raises:
+        InputError: an unknown backend, a runtime that is not installed, a target that it cannot build for, a size that
+            is none, or a file in the cache that is not one of this installation and ``rebuild`` was not asked for.
+    """
+    runtime = _runtime(backend)
+    spec = Spec(
+        backend=backend,
+        library=runtime.library(backend),
+        target=runtime.target(backend, target),
+        weights=weights_digest(model),
+        graph=GRAPH,
+        frames=frames,
+        context=context,
+        height=height,
+        width=width,
+        precision=precision,
+    )
+    store = Store(cache)
+    path = store.path(spec) if output is None else Path(output)
+    with store.building(spec):
+        if path.exists() and not rebuild:
+            store.read(path, spec)
+            return path
+        return store.write(spec, runtime.build(model, spec, progress), path)
+
+
+def load(path: str | Path, *, cache: str | Path | None = None) -> Engine:
+    """Open an engine that :func:`compile` built here.
+
+    Raises:
+        InputError: the file is foreign, changed or cut off, or of another version of its runtime.
+    """
+    spec, payload = Store(cache).read(Path(path))
+    library = _runtime(spec.backend).library(spec.backend)
+    if spec.library != library:
+        raise InputError(
+            f"engine: {path} was built by {spec.backend} {spec.library}, and {library} is here; compile it again"
+        )
+    if spec.backend == "openvino":
+        return openvino.OpenVINOEngine(spec, payload)
+    return tensorrt.TensorRTEngine(spec, payload)
+
+
+def _runtime(backend: str) -> Any:
+    if backend not in BACKENDS:
+        raise InputError(f"--backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    return openvino if backend == "openvino" else tensorrt
+
+
+def check_device(backend: str, device: torch.device) -> None:
+    """Raise InputError unless the backend's engines run on the device."""
+    runtime = _runtime(backend)
+    wanted = "cpu" if runtime is openvino else "cuda"
+    if device.type != wanted:
+        raise InputError(f"--backend {backend}: expected the device {wanted}, got {device}")
+    runtime.library(backend)
+
+
+def weights_digest(model: VideoInpainter) -> str:
+    """Of the networks' options and their weights, whether batch normalisation is folded already or not."""
+    model = fold_batch_norm(copy.deepcopy(model)).float()
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()

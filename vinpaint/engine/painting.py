@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions of frames through engines, in the place of the operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vinpaint.engine import compiling
+from vinpaint.engine.compiling import Backend, Engine
+from vinpaint.engine.export import DTYPES, GraphPrecision
+from vinpaint.errors import InputError
+from vinpaint.nn import VideoInpainter
+from vinpaint.painting import Clip, Given, Image, Painter
+from vinpaint.video.windows import Region
+
+CHUNK_FRAMES = 32
+"""Frames that an engine completes at a time, between those of its context."""
+
+
+class EnginePainter(Painter):
+    """The networks as engines of one runtime, one for each size of region, built when it is first met.
+
+    Args:
+        model: the networks; moved in place.
+        device: the CPU for OpenVINO, a GPU for TensorRT.
+        dtype: what to compute in.
+        backend: the runtime.
+
+    Raises:
+        InputError: the runtime is not installed or cannot run on the device, or networks that it cannot have.
+    """
+
+    def __init__(
+        self, model: VideoInpainter, device: torch.device, dtype: torch.dtype, backend: Backend
+    ) -> None:
+        compiling.check_device(backend, device)
+        if model.config.temporal_stride:
+            raise InputError(f"--backend {backend}: expected a 3DCN without strides over frames")
+        self._backend: Backend = backend
+        self._precision: GraphPrecision = next(n for n, value in DTYPES.items() if value == dtype)
+        self._engines: dict[tuple[int, int], Engine] = {}
+        super().__init__(model, device, torch.float32)  # the operators only prepare and composite
+
+    def complete(
+        self, window: Sequence[Given], wanted: Sequence[int], region: Region
+    ) -> Iterator[Image]:
+        """One region of the ``wanted`` frames of ``window`` with its hole filled, see :meth:`Painter.paint`."""
+        rest = list(wanted)
+        with torch.inference_mode():
+            while rest:
+                start = rest[0]
+                now = [i for i in rest if i < start + CHUNK_FRAMES]
+                rest = rest[len(now) :]
+                frames = [window[i] for i in now]
+                clip = self.working_clip(frames, region)
+                filled = self._run(window, start, region)[[i - start for i in now]]
+                completed = filled.permute(3, 0, 1, 2)[None].float() / 255  # (1, 3, F, h, w)
+                x = completed
+                if region.resized:  # what the networks added is told from the fill
+                    height, width = completed.shape[3:]
+                    x = self.prepare(clip, reduced=False)[..., :height, :width]
+                yield from self.composited(frames, clip, x, completed, region)
+
+    def _run(self, window: Sequence[Given], start: int, region: Region) -> Tensor:
+        """The frames from ``start`` on, (F, h, w, 3) uint8; those that ``window`` lacks are anything."""
+        context = self.model.halo
+        first = max(0, start - context)
+        around = window[first : start + CHUNK_FRAMES + context]
+        clip = self.working_clip(around, region)
+        before = first - (start - context)
+        after = CHUNK_FRAMES + 2 * context - before - len(around)
+        live = torch.zeros(before + len(around) + after, dtype=torch.uint8, device=self.device)
+        live[before : before + len(around)] = 1
+        frames, unknown = (_padded(part[0], before, after) for part in _bytes(clip))
+        return self._engine(*unknown.shape[1:])(frames, unknown, live)
+
+    def _engine(self, height: int, width: int) -> Engine:
+        engine = self._engines.get((height, width))
+        if engine is None:
+            path = compiling.compile(
+                self.model,
+                backend=self._backend,
+                frames=CHUNK_FRAMES + 2 * self.model.halo,
+                context=self.model.halo,
+                height=height,
+                width=width,
+                precision=self._precision,
+            )
+            engine = self._engines[height, width] = compiling.load(path)
+        return engine
+
+
+def _bytes(clip: Clip) -> tuple[Tensor, Tensor]:
+    """Frames (1, F, h, w, 3) and what is unknown of them (1, F, h, w), as :meth:`ClipGraph.forward` wants them."""
+    frames = clip.frames
+    if frames.dtype == torch.uint16:
+        frames = ((frames.int() + 128) // 257).to(torch.uint8)
+    if clip.unknown is None:
+        return frames, (clip.mask != 0).to(torch.uint8) * 255
+    share = (
+        (clip.unknown * 255).ceil().clamp(max=254)
+    )  # no carried pixel may read as known or as unseen
+    return frames, torch.where(clip.unknown >= 1, 255, share).to(torch.uint8)
+
+
+def _padded(frames: Tensor, before: int, after: int) -> Tensor:
+    """With so many frames of zeros before and after."""
+    blank = frames.new_zeros
+    rest = frames.shape[1:]
+    return torch.cat([blank((before, *rest)), frames, blank((after, *rest))])

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Engine files: what an engine was built for, and that it was built here.
+
+An engine file is code: loading a foreign one can run anything. So a file carries a digest that is keyed to this
+installation's secret, and one whose digest does not match is refused and never handed to a runtime.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from vinpaint.errors import InputError
+
+MAGIC = b"vinpaint engine 1\n"
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that an engine depends on.
+
+    Attributes:
+        backend: the runtime's name.
+        library: its version.
+        target: what it was built for: a card's compute capability, or a processor.
+        weights: digest of the networks.
+        graph: version of the graph; another one is built anew.
+        frames: of a clip, those of the context too.
+        context: frames before and after those that are wanted.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        precision: what the networks compute in.
+    """
+
+    backend: str
+    library: str
+    target: str
+    weights: str
+    graph: int
+    frames: int
+    context: int
+    height: int
+    width: int
+    precision: str
+
+    @property
+    def key(self) -> str:
+        """Names the engine in the cache."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Store:
+    """A folder of engines that only its owner can read.
+
+    Args:
+        folder: ``None``: ``vinpaint/engines`` in the user's cache folder (``XDG_CACHE_HOME``).
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.folder = Path(folder) if folder is not None else cache / "vinpaint" / "engines"
+
+    def path(self, spec: Spec) -> Path:
+        """Where the engine is kept, or would be."""
+        return self.folder / f"{spec.backend}-{spec.key}.engine"
+
+    def write(self, spec: Spec, payload: bytes, path: Path | None = None) -> Path:
+        """Keep an engine under ``path``, by default in the folder; whole or not at all."""
+        path = path or self.path(spec)
+        header = json.dumps(asdict(spec), sort_keys=True).encode() + b"\n"
+        digest = self._digest(header, payload)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            try:
+                file.writelines((MAGIC, header, digest, b"\n", payload))
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return path
+
+    def read(self, path: Path, expected: Spec | None = None) -> tuple[Spec, bytes]:
+        """What a file holds.
+
+        Args:
+            path: the file.
+            expected: what it has to be for; ``None``: anything that was built here.
+
+        Raises:
+            InputError: it is missing, cut off, changed, not from this installation, or of something else.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"engine: {path} cannot be read: {error.strerror}") from error
+        if not content.startswith(MAGIC):
+            raise InputError(f"engine: {path} is no engine file of this version of vinpaint")
+        header, _, rest = content[len(MAGIC) :].partition(b"\n")
+        digest, _, payload = rest.partition(b"\n")
+        if not hmac.compare_digest(digest, self._digest(header + b"\n", payload)):
+            raise InputError(
+                f"engine: {path} was cut off or changed, or was not built by this installation; engines are "
+                "code, so it is not loaded: compile it here"
+            )
+        spec = Spec(**json.loads(header))
+        if expected is not None and spec != expected:
+            name = next(
+                f.name for f in fields(Spec) if getattr(spec, f.name) != getattr(expected, f.name)
+            )
+            raise InputError(
+                f"engine: {path} is of another {name}: expected {getattr(expected, name)}, got "
+                f"{getattr(spec, name)}; compile it again"
+            )
+        return spec, payload
+
+    @contextmanager
+    def building(self, spec: Spec) -> Iterator[None]:
+        """One process builds an engine, others that want the same wait for it."""
+        self._make_folder()
+        lock = self.path(spec).with_suffix(".lock")
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+
+    def _digest(self, header: bytes, payload: bytes) -> bytes:
+        return hmac.new(self._secret(), header + payload, hashlib.sha256).hexdigest().encode()
+
+    def _secret(self) -> bytes:
+        self._make_folder()
+        path = self.folder / "secret"
+        if not path.exists():
+            with NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
+                file.write(secrets.token_bytes(SECRET_BYTES))
+            try:
+                os.link(file.name, path)  # the first of several processes wins
+            except FileExistsError:
+                pass
+            finally:
+                Path(file.name).unlink()
+        return path.read_bytes()
