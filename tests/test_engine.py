@@ -219,7 +219,9 @@ def test_openvino_fills_reduced_regions_and_deep_pixels(cache: Path) -> None:
     fill = VideoInpainter(InpainterConfig(prefill="smooth", width=WIDTH))
     smooth = Inpainter(fill, propagate="off").fill(zip(clip, mask, strict=True), plan)
     assert _far(ours, np.stack(list(smooth))) > 10 * 257  # it does add something
-    assert _far(theirs, ours) <= 3 * 257  # engines take and give bytes
+    # Engines take and give bytes, and random networks make much of little.
+    assert _far(theirs, ours) <= 4 * 257
+    assert np.abs(theirs.astype(int) - ours)[mask > 0].mean() < 257
     assert np.array_equal(theirs[mask == 0], clip[mask == 0])
     assert any(cache.iterdir())
 
