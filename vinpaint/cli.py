@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "off"],
         help="auto: first carry into the hole what other frames have seen there; off: the networks fill all of it",
     )
+    options.add_argument(
+        "--backend",
+        default="native",
+        choices=["native", "auto", "tensorrt", "tensorrt_rtx", "openvino"],
+        help="native: vinpaint's own operators; an engine, built for each size of region when it is first met; "
+        "auto: TensorRT's if it can be",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inpaint(
         commands.add_parser("inpaint", parents=[common, networks], help="fill the hole in a video")
@@ -76,6 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", parents=[common], help="train on a folder of videos"))
     _add_evaluate(
         commands.add_parser("evaluate", parents=[common], help="compare methods on whole clips")
+    )
+    _add_stream(
+        commands.add_parser(
+            "stream",
+            parents=[common, networks],
+            help="fill a camera's, an address's or a pipe's video",
+        )
+    )
+    _add_export(
+        commands.add_parser("export", parents=[common], help="write the networks as an ONNX file")
+    )
+    _add_compile(
+        commands.add_parser("compile", parents=[common], help="build an engine of the networks")
     )
     info = commands.add_parser("info", parents=[common], help="versions, what was built, devices")
     info.add_argument("--json", action="store_true", help="as one JSON object")
@@ -270,6 +290,121 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_stream(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_stream)
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a file, an address (rtsp, rtmp, udp, srt), a device such as /dev/video0, or - for standard input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a file, an address, a device, or - for standard output",
+    )
+    hole = parser.add_argument_group("the hole")
+    hole.add_argument("-m", "--mask", help="an image for all frames; white = fill")
+    hole.add_argument(
+        "--box", action="append", default=[], type=_box, metavar="X,Y,W,H", help="a box; repeatable"
+    )
+    timing = parser.add_argument_group("the timing")
+    timing.add_argument(
+        "--lookahead",
+        type=int,
+        default=4,
+        metavar="N",
+        help="frames that a frame waits for: more is better and later (default 4)",
+    )
+    timing.add_argument(
+        "--late",
+        default="queue",
+        choices=["queue", "drop", "hold"],
+        help="frames that come too fast: the source waits, they are left out, or the one before goes out again",
+    )
+    timing.add_argument(
+        "--realtime", action="store_true", help="read a file no faster than it plays"
+    )
+    timing.add_argument(
+        "--reconnect",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="try a source that ended again for so long",
+    )
+    timing.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="without data, until an address has ended"
+    )
+    form = parser.add_argument_group("the formats")
+    form.add_argument("--input-format", metavar="NAME", help="FFmpeg's name, such as v4l2 or nut")
+    form.add_argument("--output-format", metavar="NAME", help="FFmpeg's name (- is written as nut)")
+    form.add_argument("--codec", help="encoder (default libx264; raw frames for -)")
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected X,Y,WIDTH,HEIGHT in pixels, got {text!r}")
+    x, y, width, height = map(int, parts)
+    return x, y, width, height
+
+
+def _add_graph(parser: argparse.ArgumentParser) -> None:
+    """What a graph of the networks is made for."""
+    parser.add_argument(
+        "--weights", metavar="WEIGHTS", help="a folder of weights, or combcn (default) or combcn-s"
+    )
+    parser.add_argument("--width", type=_count, required=True, metavar="PX", help="of the frames")
+    parser.add_argument("--height", type=_count, required=True, metavar="PX", help="of the frames")
+    parser.add_argument(
+        "--frames", type=_count, default=16, metavar="N", help="of a clip (default 16)"
+    )
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=0,
+        metavar="N",
+        help="frames before and after those that come out, 13 for exact chunks of a longer clip (default 0)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=["fp32", "fp16", "bf16"],
+        help="what the networks compute in (default fp32)",
+    )
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_export)
+    parser.add_argument(
+        "--onnx", required=True, type=Path, metavar="FILE", help="the file to write"
+    )
+    _add_graph(parser)
+    parser.add_argument(
+        "--any-frames", action="store_true", help="for clips of any number of frames from 2 on"
+    )
+
+
+def _add_compile(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_compile)
+    parser.add_argument(
+        "--backend",
+        required=True,
+        choices=["tensorrt", "tensorrt_rtx", "openvino"],
+        help="the runtime",
+    )
+    _add_graph(parser)
+    parser.add_argument(
+        "--compute-capability",
+        metavar="X.Y",
+        help="of the card that the engine is for, such as 8.9 (default: the one that is here)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the file to write (default: the cache)"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="also where there is one already")
+
+
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = text.partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
@@ -392,6 +527,76 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
 
 
+def _stream(args: argparse.Namespace) -> None:
+    from vinpaint.live import Statistics, fixed_mask, stream_video
+    from vinpaint.streaming import Streamer
+
+    if args.mask is None and not args.box:
+        raise InputError("--mask or --box: expected at least one of the two, got neither")
+    inpainter = _inpainter(args)
+
+    def streamer(height: int, width: int) -> Streamer:
+        hole = fixed_mask(height, width, args.mask, args.box)
+        return Streamer(inpainter, lookahead=args.lookahead, mask=hole)
+
+    def tell(statistics: Statistics) -> None:
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(statistics.line(), end=end, file=sys.stderr, flush=True)
+
+    statistics = stream_video(
+        args.input,
+        args.output,
+        streamer,
+        source_format=args.input_format,
+        sink_format=args.output_format,
+        codec=args.codec,
+        late=args.late,
+        realtime=args.realtime,
+        reconnect=args.reconnect,
+        timeout=args.timeout,
+        told=tell,
+    )
+    print(statistics.line(), file=sys.stderr)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from vinpaint.engine import export_onnx
+    from vinpaint.pretrained import load_pretrained
+
+    export_onnx(
+        load_pretrained(args.weights), args.onnx, **_graph(args), any_frames=args.any_frames
+    )
+    print(f"{args.onnx}: uint8 frames, mask and live in, uint8 completed out")
+
+
+def _compile(args: argparse.Namespace) -> None:
+    from vinpaint.engine import compile as compile_engine
+    from vinpaint.pretrained import load_pretrained
+
+    with closing(tqdm(dynamic_ncols=True, disable=None, leave=False)) as bar:
+
+        def show(phase: str, done: int, total: int) -> None:
+            bar.set_description(phase, refresh=False)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        path = compile_engine(
+            load_pretrained(args.weights),
+            backend=args.backend,
+            target=args.compute_capability,
+            output=args.output,
+            rebuild=args.rebuild,
+            progress=show,
+            **_graph(args),
+        )
+    print(f"{path}: an engine for this installation")
+
+
+def _graph(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("frames", "height", "width", "context", "precision")
+    return {name: getattr(args, name) for name in names}
+
+
 def _info(args: argparse.Namespace) -> None:
     info = build_info()
     if args.json:
@@ -406,7 +611,11 @@ def _inpainter(args: argparse.Namespace) -> Inpainter:
     from vinpaint.inpainting import Inpainter
 
     return Inpainter.from_pretrained(
-        args.weights, device=args.device, precision=args.precision, propagate=args.propagate
+        args.weights,
+        device=args.device,
+        precision=args.precision,
+        propagate=args.propagate,
+        backend=args.backend,
     )
 
 

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams between real programs: frames, order and time stamps; sources that stall, change, break off, come back."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from vinpaint.errors import InputError
+from vinpaint.inpainting import Inpainter
+from vinpaint.live import Statistics, fixed_mask, stream_video
+from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.streaming import Streamer
+
+FRAMES, HEIGHT, WIDTH = 20, 48, 64
+
+STREAM = [
+    sys.executable,
+    "-c",
+    "import sys; from vinpaint.cli import main; sys.exit(main())",
+    "stream",
+]
+
+
+@pytest.fixture(scope="module")
+def ffmpeg() -> str:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _write(path: Path, height: int = HEIGHT, width: int = WIDTH, frames: int = FRAMES) -> Path:
+    """Frame t is as bright as 10 + 10 t, so that a recording says which frames it holds."""
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.options = {"bf": "0", "g": "1", "crf": "1"}
+        for t in range(frames):
+            image = np.full((height, width, 3), 10 + 10 * t, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write(tmp_path_factory.mktemp("video") / "in.ts")
+
+
+def _recorded(path: Path) -> tuple[list[int], list[float]]:
+    """Which frames are in a recording, by their brightness outside the hole, and when they are shown."""
+    with av.open(path) as container:
+        frames = list(container.decode(video=0))
+    numbers = [round((f.to_ndarray(format="rgb24")[-8:].mean() - 10) / 10) for f in frames]
+    times = [float(f.pts * f.time_base) for f in frames]
+    return numbers, [t - times[0] for t in times]
+
+
+def _streamer(lookahead: int = 2, wait: float = 0.0) -> Callable[[int, int], Streamer]:
+    """Networks that add nothing to a smooth fill; ``wait``: what a frame takes, in seconds."""
+    model = VideoInpainter(InpainterConfig(prefill="smooth", width=0.125))
+    inpainter = Inpainter(model, propagate="off")
+
+    class Slow(Streamer):
+        def push(self, *args: Any) -> Any:
+            time.sleep(wait)
+            return super().push(*args)
+
+    def make(height: int, width: int) -> Streamer:
+        hole = fixed_mask(height, width, None, [(8, 8, 16, 12)])
+        return Slow(inpainter, lookahead=lookahead, mask=hole)
+
+    return make
+
+
+def test_between_two_ffmpegs(ffmpeg: str, video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    raw = ["-f", "nut", "-c:v", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    sender = subprocess.Popen(
+        [ffmpeg, "-v", "error", "-re", "-i", str(video), *raw], stdout=subprocess.PIPE
+    )
+    options = ["--box", "8,8,16,12", "--weights", "combcn-s", "--lookahead", "3"]
+    filler = subprocess.Popen(
+        [*STREAM, "-", "-o", "-", *options],
+        stdin=sender.stdout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    recorder = subprocess.Popen(
+        [ffmpeg, "-v", "error", "-i", "-", "-c:v", "ffv1", str(out)], stdin=filler.stdout
+    )
+    assert sender.stdout is not None
+    assert filler.stdout is not None
+    assert filler.stderr is not None
+    sender.stdout.close()
+    filler.stdout.close()
+    with filler.stderr as messages:
+        last = messages.read().decode().splitlines()[-1]
+    assert [process.wait(60) for process in (sender, filler, recorder)] == [0, 0, 0]
+    numbers, times = _recorded(out)
+    assert numbers == list(range(FRAMES))
+    assert times == pytest.approx([t / 10 for t in range(FRAMES)], abs=1e-3)
+    assert re.fullmatch(
+        r"20 frames, [\d.]+ frames/s, latency p50 \d+, p95 \d+, p99 \d+ ms, 0 dropped, 0 held", last
+    )
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_over_udp(ffmpeg: str, video: Path, tmp_path: Path) -> None:
+    address, out = f"udp://127.0.0.1:{_free_port()}", tmp_path / "out.mkv"
+    pushed = [ffmpeg, "-v", "error", "-re", "-i", str(video)]
+    sender = threading.Timer(
+        1.0, lambda: subprocess.run([*pushed, "-c", "copy", "-f", "mpegts", address], check=True)
+    )
+    sender.start()
+    statistics = stream_video(address, str(out), _streamer(), timeout=3.0)
+    sender.join()
+    numbers, _ = _recorded(out)
+    assert statistics.frames == len(numbers) > FRAMES - 3
+    assert (np.diff(numbers) == 1).all()
+    assert np.diff(_recorded(out)[1]) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_file_comes_out_frame_by_frame(video: Path, tmp_path: Path) -> None:
+    told: list[Statistics] = []
+    statistics = stream_video(
+        str(video), str(tmp_path / "out.mkv"), _streamer(), realtime=True, told=told.append
+    )
+    assert _recorded(tmp_path / "out.mkv")[0] == list(range(FRAMES))
+    assert 1.7 < statistics.seconds < 6  # no faster than it plays
+    assert told
+    latencies = np.array(statistics.latencies)
+    assert len(latencies) == FRAMES
+    assert 0.19 < np.median(latencies) < 1  # two frames of look-ahead at ten frames a second
+
+
+@pytest.mark.parametrize("late", ["queue", "drop", "hold"])
+def test_when_frames_come_too_fast(late: Any, video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    statistics = stream_video(str(video), str(out), _streamer(wait=0.05), late=late)
+    numbers, times = _recorded(out)
+    assert (np.diff(times) > 0).all()
+    if late == "queue":
+        assert numbers == list(range(FRAMES))
+        assert (statistics.dropped, statistics.held) == (0, 0)
+        return
+    assert statistics.dropped > 0
+    assert statistics.frames + statistics.dropped == FRAMES
+    assert numbers[-1] == FRAMES - 1
+    if late == "drop":
+        assert statistics.held == 0
+        assert len(numbers) == statistics.frames
+        assert (np.diff(numbers) > 0).all()
+    else:
+        assert len(numbers) == FRAMES
+        assert statistics.held == statistics.dropped
+        assert (np.diff(numbers) >= 0).all()
+        assert times == pytest.approx([t / 10 for t in range(FRAMES)], abs=1e-3)
+
+
+def test_a_source_that_stalls_is_waited_for(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    options = ["--box", "8,8,16,12", "--weights", "combcn-s", "--propagate", "off"]
+    filler = subprocess.Popen([*STREAM, "-", "-o", str(out), *options], stdin=subprocess.PIPE)
+    assert filler.stdin is not None
+    content = video.read_bytes()
+    filler.stdin.write(content[: len(content) // 2])
+    filler.stdin.flush()
+    time.sleep(2)
+    filler.stdin.write(content[len(content) // 2 :])
+    filler.stdin.close()
+    assert filler.wait(60) == 0
+    assert _recorded(out)[0] == list(range(FRAMES))
+
+
+def test_frames_of_another_size_are_brought_to_the_firsts(tmp_path: Path, video: Path) -> None:
+    larger = _write(tmp_path / "larger.ts", 2 * HEIGHT, 2 * WIDTH)
+    both, out = tmp_path / "both.ts", tmp_path / "out.mkv"
+    both.write_bytes(video.read_bytes() + larger.read_bytes())
+    stream_video(str(both), str(out), _streamer())
+    numbers, times = _recorded(out)
+    assert numbers == [*range(FRAMES), *range(FRAMES)]
+    assert (np.diff(times) > 0).all()
+
+
+def test_a_source_that_breaks_off_gives_what_came_before(tmp_path: Path, video: Path) -> None:
+    content = video.read_bytes()
+    broken, out = tmp_path / "broken.ts", tmp_path / "out.mkv"
+    broken.write_bytes(content[: int(0.6 * len(content))])
+    statistics = stream_video(str(broken), str(out), _streamer())
+    numbers = _recorded(out)[0]
+    assert 5 < statistics.frames == len(numbers) < FRAMES
+    assert numbers[:-1] == list(range(len(numbers) - 1))
+
+
+def test_a_source_that_comes_back_goes_on(video: Path, tmp_path: Path) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(video.read_bytes())
+        server.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    address, out = f"tcp://127.0.0.1:{server.getsockname()[1]}", tmp_path / "out.mkv"
+    stream_video(address, str(out), _streamer(), source_format="mpegts", reconnect=1.0)
+    thread.join()
+    numbers, times = _recorded(out)
+    assert numbers == [*range(FRAMES), *range(FRAMES)]
+    assert (np.diff(times) > 0).all()
+
+
+def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.mkv")
+    with pytest.raises(InputError, match="--late: expected queue, drop or hold, got 'skip'"):
+        stream_video(str(video), out, _streamer(), late="skip")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"nowhere\.mp4: cannot be opened"):
+        stream_video("nowhere.mp4", out, _streamer())
+    with pytest.raises(InputError, match="cannot be written"):
+        stream_video(str(video), str(tmp_path / "no" / "where.mkv"), _streamer())
+    with pytest.raises(InputError, match="cannot be written"):
+        stream_video(str(video), out, _streamer(), codec="nonsense")
+    with pytest.raises(
+        InputError, match="--box: 60,0,10,10 is not wholly inside the frame, 64 x 48"
+    ):
+        fixed_mask(48, 64, None, [(60, 0, 10, 10)])
+    picture = tmp_path / "mask.png"
+    av.VideoFrame.from_ndarray(np.full((8, 8, 3), 255, np.uint8), format="rgb24").to_image().save(
+        picture
+    )
+    with pytest.raises(InputError, match="--mask: expected the stream's 64 x 48, got 8 x 8"):
+        fixed_mask(48, 64, picture, [])
+    assert (fixed_mask(8, 8, picture, []) == 255).all()
