@@ -12,6 +12,7 @@ import pytest
 import torch
 from models import random_model
 
+from vinpaint import streaming
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter, fold_batch_norm
@@ -177,6 +178,12 @@ def _adds_nothing(**options: object) -> Inpainter:
     return Inpainter(VideoInpainter(InpainterConfig(prefill="smooth", width=WIDTH)), **options)
 
 
+@pytest.fixture
+def all_for_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "shared", lambda lookahead: (lookahead, 0))
+
+
+@pytest.mark.usefixtures("all_for_propagation")
 def test_what_was_seen_before_is_carried_forward_and_what_comes_back() -> None:
     clip, mask = _clip(frames=24, width=96)
     errors = {}
@@ -191,6 +198,7 @@ def test_what_was_seen_before_is_carried_forward_and_what_comes_back() -> None:
     assert np.mean(errors[8]) < np.mean(errors[0])
 
 
+@pytest.mark.usefixtures("all_for_propagation")
 def test_with_enough_lookahead_propagation_is_the_whole_clips() -> None:
     frames = 20
     clip, mask = _clip(frames=frames)

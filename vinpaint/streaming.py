@@ -21,8 +21,12 @@ from vinpaint.video.windows import WORKING_HOLE, Region, make_plan, whole_region
 FULL_LOOKAHEAD = 13
 """Frames after which 3DCN has seen all that it ever looks at."""
 
-ORDER = (11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0)
-"""The layers of 3DCN, counted from 0, in the order in which they are allowed to wait for one frame more."""
+ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+"""The layers of 3DCN, counted from 0, in the order in which they are allowed to wait for one frame more. Measured: a
+frame's wait of the first layer is worth more than four of the last ones."""
+
+NETWORKS_LOOKAHEAD = 2
+"""Frames that 3DCN waits for after propagation, if there are as many for each."""
 
 Box = tuple[int, int, int, int]
 
@@ -128,8 +132,8 @@ class _Shot:
         self._inpainter = inpainter
         self._carrying: CarryStream | None = None
         if inpainter.propagator is not None:
-            self._carrying = inpainter.propagator.stream(regions, lookahead=lookahead)
-            lookahead = 0
+            ahead, lookahead = shared(lookahead)
+            self._carrying = inpainter.propagator.stream(regions, lookahead=ahead)
         self._networks = [_Networks(inpainter, region, lookahead) for region in regions]
         self._waiting: deque[Given] = deque()
 
@@ -217,6 +221,12 @@ class _Networks:
             guidance = None if completed is None else self._painter.model.guide_by(*completed)[1]
             (patch,) = self._painter.paint([frame], guidance, self.region)
         return patch
+
+
+def shared(lookahead: int) -> tuple[int, int]:
+    """Frames that propagation waits for, and frames that 3DCN then waits for."""
+    networks = min(lookahead // 2, NETWORKS_LOOKAHEAD)
+    return lookahead - networks, networks
 
 
 def waits(lookahead: int) -> list[int]:
