@@ -77,7 +77,9 @@ def test_the_graph_is_the_operators(options: dict[str, Any]) -> None:
     clip, mask = _clip()
     graph = ClipGraph(_model(**options))
     with torch.no_grad():
-        filled = graph(*map(torch.from_numpy, (clip, mask)), torch.ones(FRAMES, dtype=torch.uint8))
+        live = torch.ones(FRAMES, dtype=torch.uint8)
+        filled, invalid = graph(*map(torch.from_numpy, (clip, mask)), live)
+    assert invalid.tolist() == [0]
     assert filled.dtype == torch.uint8
     assert _far(filled.numpy(), _by_operators(_model(**options), clip, mask)) <= 1
     assert np.array_equal(filled.numpy()[mask == 0], clip[mask == 0])
@@ -118,7 +120,7 @@ def test_frames_that_only_fill_up_change_nothing() -> None:
         live[:4] = live[10:] = 0
         noise = np.random.default_rng(1).integers(0, 256, clip.shape, dtype=np.uint8)
         given = np.where(live.numpy()[:, None, None, None] > 0, clip, noise)
-        found = whole(*map(torch.from_numpy, (given, mask)), live)
+        found, _ = whole(*map(torch.from_numpy, (given, mask)), live)
     assert found.shape[0] == 6
     expected = _by_operators(_model(), clip[4:10], mask[4:10])
     assert _far(found.numpy()[1:], expected[:5]) <= 1
@@ -130,7 +132,8 @@ def test_onnx_runtime_computes_the_same(onnx_file: Path) -> None:
     for frames in (FRAMES, 3):
         clip, mask = _clip(frames)
         inputs = {"frames": clip, "mask": mask, "live": np.ones(frames, np.uint8)}
-        (filled,) = session.run(["completed"], inputs)
+        filled, invalid = session.run(["completed", "invalid"], inputs)
+        assert invalid.tolist() == [0]
         assert filled.dtype == np.uint8
         expected = _by_operators(_model(prefill="smooth"), clip, mask)
         assert _far(filled, expected) <= 1
@@ -145,8 +148,18 @@ def test_a_program_of_torch_export_computes_the_same() -> None:
     size = {"frames": 8, "height": HEIGHT, "width": WIDE}
     program = engine.export_program(_model(), **size, context=1)
     live = torch.ones(8, dtype=torch.uint8)
-    filled = program.module()(*map(torch.from_numpy, (clip, mask)), live)
+    filled, _ = program.module()(*map(torch.from_numpy, (clip, mask)), live)
     assert _far(filled.numpy(), _by_operators(_model(), clip, mask)[1:-1]) <= 1
+
+
+def test_values_that_are_no_numbers_are_told() -> None:
+    clip, mask = _clip()
+    model = _model()
+    model.comb.conv17.bias.data[0] = float("nan")
+    live = torch.ones(FRAMES, dtype=torch.uint8)
+    with torch.no_grad():
+        _, invalid = ClipGraph(model)(*map(torch.from_numpy, (clip, mask)), live)
+    assert invalid.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +269,8 @@ def test_tensorrt_builds_engines_without_a_card(
             engine.load(path)
 
 
-def test_what_a_backend_cannot_do_is_said() -> None:
+def test_what_a_backend_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
     size = {"frames": 2, "height": 16, "width": 16}
     with pytest.raises(InputError, match=r"--backend: expected one of .*, got 'tvm'"):
         engine.compile(_model(), backend="tvm", **size)  # type: ignore[arg-type]
@@ -289,6 +303,30 @@ def test_an_engine_file_is_read_back(tmp_path: Path) -> None:
     assert store.read(path, SPEC) == (SPEC, b"code\nand more")
     assert sorted(p.name for p in store.folder.iterdir()) == sorted(["secret", path.name])
     assert (store.folder / "secret").stat().st_mode & 0o777 == 0o600
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_or_a_secret_that_is_not_ones_own_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    with pytest.raises(InputError, match="can be written by others"):
+        Store(shared).write(SPEC, b"code")
+    assert shared.stat().st_mode & 0o777 == 0o777  # nobody else is locked out
+    store = Store(tmp_path / "engines")
+    path = store.write(SPEC, b"code")
+    secret = store.folder / "secret"
+    secret.chmod(0o644)
+    with pytest.raises(InputError, match="is not a secret that this user alone can read"):
+        store.read(path)
+    secret.chmod(0o600)
+    secret.write_bytes(b"")
+    with pytest.raises(InputError, match="is not a secret"):
+        store.read(path)
+    secret.unlink()
+    with pytest.raises(InputError, match="no engine is known to be of this installation"):
+        store.read(path)
+    assert not secret.exists()  # reading makes none
 
 
 def test_a_changed_foreign_or_outdated_engine_is_refused(tmp_path: Path) -> None:
@@ -314,8 +352,8 @@ def test_a_changed_foreign_or_outdated_engine_is_refused(tmp_path: Path) -> None
     assert store.path(newer) != path
 
 
-def test_a_damaged_engine_is_rebuilt_on_request(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_engine_is_built_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "library", lambda _: "1")
     monkeypatch.setattr(openvino, "target", lambda *_: "CPU: a")
@@ -324,11 +362,15 @@ def test_a_damaged_engine_is_rebuilt_on_request(
     path = engine.compile(_model(), **request)
     assert path.parent == cache
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="cut off or changed"):
-        engine.compile(_model(), **request)
-    assert engine.compile(_model(), **request, rebuild=True) == path
+    with pytest.warns(InputWarning, match=r"cut off or changed.*it is built again"):
+        assert engine.compile(_model(), **request) == path
     assert Store().read(path)[1] == b"code"
-    named = engine.compile(_model(), **request, output=cache.parent / "mine.engine")
+    # A file that the user named is refused, and replaced on request alone.
+    named = engine.compile(_model(), **request, output=tmp_path / "mine.engine")
+    named.write_bytes(named.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"cut off or changed.*--rebuild replaces it"):
+        engine.compile(_model(), **request, output=named)
+    assert engine.compile(_model(), **request, output=named, rebuild=True) == named
     assert Store().read(named)[1] == b"code"
     monkeypatch.setattr(openvino, "library", lambda _: "2")
     with pytest.raises(InputError, match="was built by openvino 1, and 2 is here; compile it"):

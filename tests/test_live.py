@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -173,19 +176,70 @@ def test_when_frames_come_too_fast(late: Any, video: Path, tmp_path: Path) -> No
         assert times == pytest.approx([t / 10 for t in range(FRAMES)], abs=1e-3)
 
 
+def _filler(out: str | Path, *options: str) -> subprocess.Popen[bytes]:
+    hole = ["--box", "8,8,16,12", "--weights", "combcn-s", "--propagate", "off"]
+    return subprocess.Popen(
+        [*STREAM, "-", "-o", str(out), *hole, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if out == "-" else None,
+        stderr=None if out == "-" else subprocess.PIPE,
+    )
+
+
+def _read(file: Any, count: int) -> bytes:
+    """So many bytes of a pipe, or fewer after half a minute."""
+    content, until = b"", time.monotonic() + 30
+    while len(content) < count and time.monotonic() < until:
+        if select.select([file], [], [], 0.1)[0]:
+            content += os.read(file.fileno(), 1 << 16)
+    return content
+
+
 def test_a_source_that_stalls_is_waited_for(video: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.mkv"
-    options = ["--box", "8,8,16,12", "--weights", "combcn-s", "--propagate", "off"]
-    filler = subprocess.Popen([*STREAM, "-", "-o", str(out), *options], stdin=subprocess.PIPE)
+    content, out = video.read_bytes(), tmp_path / "out.nut"
+    filler = _filler("-", "--lookahead", "0", "--input-format", "mpegts")
     assert filler.stdin is not None
-    content = video.read_bytes()
-    filler.stdin.write(content[: len(content) // 2])
-    filler.stdin.flush()
-    time.sleep(2)
-    filler.stdin.write(content[len(content) // 2 :])
-    filler.stdin.close()
+    assert filler.stdout is not None
+    with filler.stdin as source, filler.stdout as sink:
+        source.write(content)
+        source.flush()
+        # What has come goes out, whether more comes or not.
+        recorded = _read(sink, (FRAMES - 6) * HEIGHT * WIDTH * 3)
+        assert len(recorded) >= (FRAMES - 6) * HEIGHT * WIDTH * 3
+        source.write(content)
+        source.close()
+        out.write_bytes(recorded + sink.read())
     assert filler.wait(60) == 0
-    assert _recorded(out)[0] == list(range(FRAMES))
+    assert _recorded(out)[0] == [*range(FRAMES), *range(FRAMES)]
+
+
+def test_ctrl_c_ends_a_stream_that_stalls(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    filler = _filler(out, "--lookahead", "2", "--input-format", "mpegts")
+    assert filler.stdin is not None
+    assert filler.stderr is not None
+    with filler.stdin as source, filler.stderr as messages:
+        source.write(video.read_bytes())
+        source.flush()
+        time.sleep(8)  # all that came is filled, and nothing more comes
+        filler.send_signal(signal.SIGINT)
+        said = messages.read().decode()
+    assert filler.wait(60) == 0, said
+    numbers = _recorded(out)[0]
+    assert len(numbers) > FRAMES - 3  # a decoder may keep the last one until more comes
+    assert f"{len(numbers)} frames" in said.splitlines()[-1]
+
+
+def test_frames_without_time_stamps_are_as_far_apart_as_the_rate_says(
+    ffmpeg: str, video: Path, tmp_path: Path
+) -> None:
+    raw, out = tmp_path / "raw.h264", tmp_path / "out.mkv"
+    subprocess.run([ffmpeg, "-v", "error", "-i", video, "-c", "copy", raw], check=True)
+    stream_video(str(raw), str(out), _streamer())
+    numbers, times = _recorded(out)
+    assert numbers == list(range(FRAMES))
+    assert np.diff(times) == pytest.approx(times[1] - times[0], abs=2e-3)
+    assert times[1] - times[0] > 0.01
 
 
 def test_frames_of_another_size_are_brought_to_the_firsts(tmp_path: Path, video: Path) -> None:
@@ -228,10 +282,32 @@ def test_a_source_that_comes_back_goes_on(video: Path, tmp_path: Path) -> None:
     assert (np.diff(times) > 0).all()
 
 
+def test_an_address_that_was_listened_to_can_be_again(
+    ffmpeg: str, video: Path, tmp_path: Path
+) -> None:
+    address, out = f"udp://127.0.0.1:{_free_port()}", tmp_path / "out.mkv"
+    pushed = [ffmpeg, "-v", "error", "-re", "-i", str(video), "-c", "copy", "-f", "mpegts", address]
+
+    def send() -> None:
+        for pause in (1, 5):
+            time.sleep(pause)
+            subprocess.run(pushed, check=True)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    statistics = stream_video(address, str(out), _streamer(), timeout=2.5, reconnect=8.0)
+    sender.join()
+    numbers, times = _recorded(out)
+    assert statistics.frames == len(numbers) > 2 * (FRAMES - 3)
+    assert (np.diff(times) > 0).all()
+
+
 def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out.mkv")
     with pytest.raises(InputError, match="--late: expected queue, drop or hold, got 'skip'"):
         stream_video(str(video), out, _streamer(), late="skip")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--reconnect: expected an address or a device, got "):
+        stream_video(str(video), out, _streamer(), reconnect=1.0)
     with pytest.raises(InputError, match=r"nowhere\.mp4: cannot be opened"):
         stream_video("nowhere.mp4", out, _streamer())
     with pytest.raises(InputError, match="cannot be written"):
@@ -248,4 +324,6 @@ def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="--mask: expected the stream's 64 x 48, got 8 x 8"):
         fixed_mask(48, 64, picture, [])
+    with pytest.raises(InputError, match="--mask: expected a hole, white on black, got none"):
+        fixed_mask(48, 64, None, [])
     assert (fixed_mask(8, 8, picture, []) == 255).all()

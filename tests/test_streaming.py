@@ -233,9 +233,36 @@ def test_an_area_says_where_holes_may_be() -> None:
         streamer.push(clip[0], outside)
 
 
+@pytest.mark.parametrize("propagate", ["off", "auto"])
+def test_without_a_hole_frames_go_through(propagate: str) -> None:
+    clip, mask = _clip(frames=8)
+    inpainter = _adds_nothing(propagate=propagate)
+    for streamer, masks in (
+        (Streamer(inpainter, lookahead=2, mask=np.zeros_like(mask[0])), None),
+        (Streamer(inpainter, lookahead=2), np.zeros_like(mask)),
+    ):
+        found, _ = _push_all(streamer, clip, masks)
+        assert np.array_equal(np.stack(found), clip)
+
+
+def test_a_buffer_may_be_used_again_after_a_push() -> None:
+    clip, mask = _clip(frames=8)
+    expected, _ = _push_all(Streamer(_adds_nothing(), lookahead=2), clip, mask)
+    streamer, found = Streamer(_adds_nothing(), lookahead=2), []
+    buffer, hole = clip[0].copy(), mask[0].copy()
+    for frame, now in zip(clip, mask, strict=True):
+        buffer[:], hole[:] = frame, now
+        found += streamer.push(buffer, hole)
+    assert np.array_equal(np.stack(found + streamer.flush()), np.stack(expected))
+
+
 def test_thick_holes_are_computed_at_a_smaller_size() -> None:
     region = whole_region(200, 400, None, 96)
     assert (region.working_height, region.working_width) == (100, 200)
+    thick = np.zeros((200, 400), np.uint8)
+    thick[50:146, 100:196] = 255
+    (region,) = Streamer(_adds_nothing(), mask=thick, area=(0, 0, 400, 200))._regions(thick)
+    assert region.working_height == pytest.approx(100, abs=8)
     region = whole_region(200, 400, (10, 20, 100, 50), 40)
     assert region.box == (slice(20, 70), slice(10, 110))
     assert not region.resized
@@ -258,6 +285,10 @@ def test_bad_input_is_refused_and_the_stream_goes_on() -> None:
         Streamer(inpainter, area=(60, 0, 10, 10)).push(clip[0], mask[0])
     with pytest.raises(InputError, match="thickness: expected at least 1 pixel, got 0"):
         Streamer(inpainter, thickness=0).push(clip[0], mask[0])
+    with pytest.raises(InputError, match="got a hole that covers every pixel"):
+        Streamer(inpainter, mask=np.ones((48, 64), np.uint8))
+    with pytest.raises(InputError, match="thickness: expected none beside a mask"):
+        Streamer(inpainter, mask=mask[0], thickness=10)
     streamer = Streamer(inpainter, lookahead=0)
     with pytest.raises(InputError, match="mask: expected one with the frame or of the streamer"):
         streamer.push(clip[0])

@@ -68,18 +68,25 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "off"],
         help="auto: first carry into the hole what other frames have seen there; off: the networks fill all of it",
     )
-    options.add_argument(
+    backends = argparse.ArgumentParser(add_help=False)
+    backends.add_argument_group("the runtime").add_argument(
         "--backend",
         default="native",
         choices=["native", "auto", "tensorrt", "tensorrt_rtx", "openvino"],
-        help="native: vinpaint's own operators; an engine, built for each size of region when it is first met; "
-        "auto: TensorRT's if it can be",
+        help="native: vinpaint's own operators; or an engine, built for each size of region when it is first met, "
+        "which computes holes in 8 bits; auto: TensorRT's if it can be",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inpaint(
-        commands.add_parser("inpaint", parents=[common, networks], help="fill the hole in a video")
+        commands.add_parser(
+            "inpaint", parents=[common, networks, backends], help="fill the hole in a video"
+        )
     )
-    _add_demo(commands.add_parser("demo", parents=[common, networks], help="fill the bundled clip"))
+    _add_demo(
+        commands.add_parser(
+            "demo", parents=[common, networks, backends], help="fill the bundled clip"
+        )
+    )
     _add_train(commands.add_parser("train", parents=[common], help="train on a folder of videos"))
     _add_evaluate(
         commands.add_parser("evaluate", parents=[common], help="compare methods on whole clips")
@@ -346,6 +353,8 @@ def _box(text: str) -> tuple[int, int, int, int]:
     if len(parts) != 4 or not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"expected X,Y,WIDTH,HEIGHT in pixels, got {text!r}")
     x, y, width, height = map(int, parts)
+    if not width or not height:
+        raise argparse.ArgumentTypeError(f"expected a width and a height above 0, got {text!r}")
     return x, y, width, height
 
 
@@ -615,7 +624,7 @@ def _inpainter(args: argparse.Namespace) -> Inpainter:
         device=args.device,
         precision=args.precision,
         propagate=args.propagate,
-        backend=args.backend,
+        backend=getattr(args, "backend", "native"),
     )
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -32,6 +31,18 @@ KEPT_LATENCIES = 1000
 """Latest frames whose latency the statistics are of."""
 
 PIPE = "-"
+
+JUMP_SECONDS = 1.0
+"""Time stamps that go back by more than this go on from the last one; by less, they are jitter."""
+
+RETRY_SECONDS = 0.2
+"""Between two tries to open a source that ended."""
+
+LOW_LATENCY = {"flags": "low_delay", "analyzeduration": "500000", "fpsprobesize": "0"}
+"""FFmpeg's options for what comes while it is read: to look at half a second before it begins, not at five."""
+
+CLOSING_SECONDS = 0.5
+"""That a source gets to come to its end; one that stalls does not."""
 
 
 class Arrived(NamedTuple):
@@ -90,10 +101,11 @@ def stream_video(
     timeout: float | None = None,
     told: Callable[[Statistics], None] | None = None,
 ) -> Statistics:
-    """Fill a stream until it ends.
+    """Fill a stream until it ends, or until Ctrl-C: then what has come by then goes out.
 
-    A source that stalls is waited for. Frames of another size than the first are brought to the first's size. A frame
-    that is cut off at the end is left out; all that came before goes out.
+    Pictures alone: sound is not passed on. A source that stalls is waited for. Frames of another size than the first are
+    brought to the first's size. A frame that is cut off at the end is left out; all that came before goes out. Time
+    stamps go on where a source jumps back or comes back.
 
     Args:
         source: a file, an address (rtsp, rtmp, udp, srt, http), a device such as ``/dev/video0``, or ``-``: standard input.
@@ -105,7 +117,7 @@ def stream_video(
         late: what happens to frames that come faster than they are filled: ``"queue"``: the source waits, ``"drop"``:
             the oldest that waits is left out, ``"hold"``: the frame before goes out in its place.
         realtime: read a file no faster than it plays.
-        reconnect: seconds for which a source that ended or failed is tried again.
+        reconnect: seconds for which an address or a device that ended or failed is tried again.
         timeout: seconds without any data after which an address counts as ended; ``None``: FFmpeg's own.
         told: given the statistics about once a second.
 
@@ -113,11 +125,13 @@ def stream_video(
         The statistics of the whole stream.
 
     Raises:
-        InputError: the source or the sink cannot be opened, or an unknown ``late``.
+        InputError: the source or the sink cannot be opened, an unknown ``late``, or ``reconnect`` for a file or a pipe.
         OSError: the sink is gone.
     """
     if late not in ("queue", "drop", "hold"):
         raise InputError(f"--late: expected queue, drop or hold, got {late!r}")
+    if reconnect and not ("://" in source or source.startswith("/dev/")):
+        raise InputError(f"--reconnect: expected an address or a device, got {source}")
     statistics = Statistics()
     with ExitStack() as stack:
         reader = _Reader(source, source_format, late, realtime, reconnect, timeout)
@@ -127,7 +141,7 @@ def stream_video(
         writer = _Writer(sink, sink_format, codec, reader, first.image)
         stack.callback(writer.close)
         due: deque[tuple[int, float | None]] = deque()  # time stamps; no time of arrival: hold
-        started = said = time.monotonic()
+        started = said = first.at
 
         def write(images: list[Image]) -> None:
             nonlocal said
@@ -144,14 +158,17 @@ def stream_video(
                 said = now
                 told(statistics)
 
-        for frame, missed, cut in reader.frames():
-            if cut:
-                write(fill.flush())
-            statistics.dropped += len(missed)
-            if late == "hold":
-                due.extend((pts, None) for pts in missed)
-            due.append((frame.pts, frame.at))
-            write(fill.push(frame.image))
+        try:
+            for frame, missed, cut in reader.frames():
+                if cut:
+                    write(fill.flush())
+                statistics.dropped += len(missed)
+                if late == "hold":
+                    due.extend((pts, None) for pts in missed)
+                due.append((frame.pts, frame.at))
+                write(fill.push(frame.image))
+        except KeyboardInterrupt:
+            reader.close()
         write(fill.flush())
     return statistics
 
@@ -175,19 +192,20 @@ class _Reader:
         self._changed = threading.Condition()
         self._ended = self._stopped = False
         self._error: BaseException | None = None
-        self.time_base = Fraction(1, 1000)
-        self.rate: Fraction | None = None
         self._size: tuple[int, int] | None = None
+        self._container = self._open(timeout)
+        stream = self._container.streams.video[0]
+        self.time_base: Fraction = stream.time_base or Fraction(1, 1000)
+        self.rate: Fraction | None = stream.average_rate
         self._thread = threading.Thread(target=self._read, name="vinpaint-source", daemon=True)
-
-        self._container = self._open()
         self._thread.start()
 
     def close(self) -> None:
-        """Let the thread end at its next frame."""
+        """Let the thread end, after the frame that it waits for or not at all: it holds nothing that others need."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._thread.join(CLOSING_SECONDS)
 
     def first(self) -> Arrived:
         """The first frame, which stays the next."""
@@ -216,18 +234,20 @@ class _Reader:
         if self._error is not None:
             raise self._error
 
-    def _open(self) -> Any:
-        options = {"flags": "low_delay"} if "://" in self._source else {}
-        file: Any = sys.stdin.buffer if self._source == PIPE else self._source
+    def _open(self, timeout: float | None) -> Any:
+        live = self._source == PIPE or "://" in self._source
+        options = LOW_LATENCY if live else {}
+        # FFmpeg itself reads standard input: Python's buffer would wait until it is full.
+        file = "pipe:0" if self._source == PIPE else self._source
         try:
-            container = av.open(file, format=self._format, options=options, timeout=self._timeout)
-            if not container.streams.video:
-                raise InputError(f"{self._source}: expected a video, got no video stream")
+            container = av.open(
+                file, format=self._format, options=options, timeout=(timeout, self._timeout)
+            )
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self._source}: cannot be opened: {error}") from error
-        stream = container.streams.video[0]
-        self.time_base = stream.time_base or self.time_base
-        self.rate = stream.average_rate
+        if not container.streams.video:
+            container.close()
+            raise InputError(f"{self._source}: expected a video, got no video stream")
         return container
 
     def _read(self) -> None:
@@ -241,45 +261,58 @@ class _Reader:
                 self._changed.notify_all()
 
     def _read_all(self) -> None:
-        offset, last, cut = 0, -1, False
+        last, until = -1, time.monotonic()
         while True:
+            cut, offset = last >= 0, 0
+            begun = False
             started: float | None = None
             try:
                 for decoded in self._container.decode(video=0):
-                    pts = decoded.pts if decoded.pts is not None else last + 1 - offset
-                    if (
-                        pts + offset <= last
-                    ):  # a source that came back, or jumped: it goes on from there
-                        offset = last + self._step() - pts
-                    pts += offset
+                    at = time.monotonic()
+                    step = self._step()
+                    pts = last + step - offset if last >= 0 else 0
+                    if decoded.pts is not None:
+                        pts = round(decoded.pts * decoded.time_base / self.time_base)
+                    if last >= 0:
+                        back = float((last - pts - offset) * self.time_base)
+                        if not begun or back > JUMP_SECONDS:
+                            offset = last + step - pts
+                        pts = max(last + 1, pts + offset)
+                    begun = True
                     if self._realtime:
                         seconds = float(pts * self.time_base)
                         started = time.monotonic() - seconds if started is None else started
-                        time.sleep(max(0.0, started + seconds - time.monotonic()))
-                    if not self._put(decoded.to_ndarray(format="rgb24"), pts, cut):
+                        self._wait_until(started + seconds)
+                    if not self._put(decoded.to_ndarray(format="rgb24"), pts, at, cut):
                         return
                     last, cut = pts, False
+                    until = time.monotonic() + self._reconnect
             except av.FFmpegError:
                 pass  # cut off, or gone: what came before goes out
-            if last < 0 or not self._comes_back():
+            finally:
+                self._container.close()  # or the address would still be in use
+            if last < 0 or not self._comes_back(until):
                 return
-            offset, cut = last + self._step(), True
 
     def _step(self) -> int:
+        """From one frame to the next, in units of the time base."""
         return max(1, round(1 / (self.rate or 25) / self.time_base))
 
-    def _comes_back(self) -> bool:
-        until = time.monotonic() + self._reconnect
-        while time.monotonic() < until and not self._stopped:
+    def _comes_back(self, until: float) -> bool:
+        while not self._stopped and (left := until - time.monotonic()) > 0:
+            self._wait_until(time.monotonic() + min(left, RETRY_SECONDS))
             try:
-                self._container = self._open()
+                self._container = self._open(left)
             except InputError:
-                time.sleep(0.2)
-            else:
-                return True
+                continue
+            return True
         return False
 
-    def _put(self, image: NDArray[np.uint8], pts: int, cut: bool) -> bool:
+    def _wait_until(self, moment: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, max(0.0, moment - time.monotonic()))
+
+    def _put(self, image: NDArray[np.uint8], pts: int, at: float, cut: bool) -> bool:
         self._size = self._size or (image.shape[1], image.shape[0])
         if image.shape[1::-1] != self._size:
             image = np.asarray(
@@ -291,9 +324,9 @@ class _Reader:
             elif len(self._waiting) == WAITING_FRAMES:
                 dropped, began = self._waiting.popleft()
                 self._missed.append(dropped.pts)
-                if self._waiting:
-                    self._waiting[0] = self._waiting[0][0], self._waiting[0][1] or began
-            self._waiting.append((Arrived(image, pts, time.monotonic()), cut))
+                following, begins = self._waiting[0]
+                self._waiting[0] = following, begins or began
+            self._waiting.append((Arrived(image, pts, at), cut))
             self._changed.notify_all()
             return not self._stopped
 
@@ -305,11 +338,12 @@ class _Writer:
         self, sink: str, format: str | None, codec: str | None, reader: _Reader, first: Image
     ) -> None:
         piped = sink == PIPE
-        file: Any = sys.stdout.buffer if piped else sink
+        file = "pipe:1" if piped else sink
         format = format or ("nut" if piped else _format_of(sink))
         codec = codec or ("rawvideo" if piped else "libx264")
+        container = None
         try:
-            self._container = av.open(file, "w", format=format)
+            self._container = container = av.open(file, "w", format=format)
             stream: Any = self._container.add_stream(codec, rate=reader.rate or 25)
             stream.height, stream.width = first.shape[:2]
             stream.pix_fmt = _pixel_format(codec, first)
@@ -318,6 +352,8 @@ class _Writer:
                 stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "18"}
             self._container.start_encoding()
         except (av.FFmpegError, ValueError, OSError) as error:
+            if container is not None:
+                container.close()
             raise InputError(f"{sink}: cannot be written: {error}") from error
         self._stream, self._time_base = stream, reader.time_base
         self._last: Image | None = None
@@ -363,7 +399,7 @@ def fixed_mask(
     """The hole of every frame of a stream: a picture, white in the hole, or boxes x, y, width, height.
 
     Raises:
-        InputError: a picture of another size, or a box that is not wholly inside the frame.
+        InputError: a picture of another size, a box that is not wholly inside the frame, or no hole at all.
     """
     from vinpaint.video.images import read_picture
 
@@ -382,4 +418,6 @@ def fixed_mask(
                 f"--mask: expected the stream's {width} x {height}, got {bright.shape[1]} x {bright.shape[0]}"
             )
         hole[bright] = 255
+    if not hole.any():
+        raise InputError("--mask: expected a hole, white on black, got none")
     return hole

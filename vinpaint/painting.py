@@ -26,6 +26,9 @@ BATCH_PIXELS = 4 * 480 * 864
 """Pixels CombCN is given at a time: enough to fill a GPU, few enough to bound its memory."""
 
 
+NO_NUMBERS = "the networks gave values that are no numbers; try precision fp32"
+
+
 class Given(NamedTuple):
     """One frame as the networks get it.
 
@@ -103,9 +106,7 @@ class Painter:
             completed = self._at_full_size(completed, x, clip, region)
         composited, invalid = ops.composite_frames(completed, clip.frames, clip.mask)
         if invalid.item():
-            raise ArithmeticError(
-                "the networks gave values that are no numbers; try precision fp32"
-            )
+            raise ArithmeticError(NO_NUMBERS)
         yield from composited[0].cpu().numpy()
 
     def _at_full_size(self, completed: Tensor, x: Tensor, clip: Clip, region: Region) -> Tensor:
@@ -143,6 +144,12 @@ class Painter:
         if reduced and self.model.config.reduction == 4:  # the operator halves once
             return self.model.network_input(*reduce_clip(x[:, :3], x[:, 3:]))
         return self.model.prefilled(x)
+
+
+def unknown_bytes(unknown: Tensor) -> Tensor:
+    """Shares of 0 to 1 as uint8: 255 is 1 and 0 is 0 alone, so that no carried pixel reads as known or as unseen."""
+    share = (255 * unknown).ceil().clamp(max=254)
+    return torch.where(unknown >= 1, 255, share).to(torch.uint8)
 
 
 def _batches(frames: Sequence[Given], region: Region) -> Iterator[Sequence[Given]]:

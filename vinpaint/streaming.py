@@ -16,7 +16,13 @@ from vinpaint.inpainting import Inpainter
 from vinpaint.nn.streaming import StreamingCompletion
 from vinpaint.painting import Given, Image, Mask, Painter
 from vinpaint.propagation.propagator import CarryStream
-from vinpaint.video.windows import WORKING_HOLE, Region, make_plan, whole_region
+from vinpaint.video.windows import (
+    WORKING_HOLE,
+    Region,
+    make_plan,
+    thickness_of,
+    whole_region,
+)
 
 FULL_LOOKAHEAD = 13
 """Frames after which 3DCN has seen all that it ever looks at."""
@@ -26,7 +32,8 @@ ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 frame's wait of the first layer is worth more than four of the last ones."""
 
 NETWORKS_LOOKAHEAD = 2
-"""Frames that 3DCN waits for after propagation, if there are as many for each."""
+"""Frames that 3DCN waits for after propagation. Measured: the first two are worth more to it than to propagation, those
+after them less."""
 
 Box = tuple[int, int, int, int]
 
@@ -35,9 +42,9 @@ class Streamer:
     """Fills the hole of a stream: each frame costs the work of one, memory is bounded, the latency is chosen.
 
     With ``propagate="off"`` and a look-ahead of 13 frames the result is that of the whole clip at once; with less
-    look-ahead layers of 3DCN do without what has not come yet. With propagation all of the look-ahead is its: what comes
-    out of the hole within so many frames is carried back, what was seen before is carried forward, and 3DCN waits for
-    nothing.
+    look-ahead layers of 3DCN do without what has not come yet. With propagation the two share the look-ahead
+    (:func:`shared`): what comes out of the hole within propagation's part of it is carried back, and what was seen before is
+    carried forward.
 
     Args:
         inpainter: what fills.
@@ -46,10 +53,10 @@ class Streamer:
         area: x, y, width and height of the part of the frame where holes may be; only it is looked at. By default the
             neighbourhood of ``mask``, or without it the whole frame.
         thickness: of the thickest hole that may come, in pixels: thicker ones than 48 are computed at a smaller size.
-            By default ``mask``'s, or 48.
+            ``mask`` says its own; without it 48 by default.
 
     Raises:
-        InputError: a negative look-ahead, or networks that cannot stream.
+        InputError: a negative look-ahead, networks that cannot stream, or a mask that covers everything.
 
     Example::
 
@@ -80,11 +87,15 @@ class Streamer:
         self.lookahead = lookahead
         self._inpainter = inpainter
         self._mask = None if mask is None else _as_mask(mask)
+        if self._mask is not None and self._mask.all():
+            raise InputError("mask: expected some known pixels, got a hole that covers every pixel")
+        if self._mask is not None and thickness is not None:
+            raise InputError("thickness: expected none beside a mask, which says its own")
         self._area, self._thickness = area, thickness
         self._shot: _Shot | None = None
 
     def push(self, frame: Image, mask: Mask | None = None) -> list[Image]:
-        """Take in the next frame.
+        """Take in the next frame, of which a copy is kept.
 
         Args:
             frame: (H, W, 3), uint8 or uint16, red green blue; of the size and dtype of the others.
@@ -100,9 +111,10 @@ class Streamer:
         if hole is None:
             raise InputError("mask: expected one with the frame or of the streamer, got none")
         _check_frame(frame, hole)
-        if self._shot is None:
-            self._shot = _Shot(self._inpainter, self.lookahead, self._regions(frame), frame)
-        return self._shot.push(frame, hole)
+        shot = self._shot or _Shot(self._inpainter, self.lookahead, self._regions(frame), frame)
+        finished = shot.push(frame.copy(), hole.copy())
+        self._shot = shot
+        return finished
 
     def flush(self) -> list[Image]:
         """The frames that are still due when no more come, or at a cut: the next frame begins another shot."""
@@ -116,6 +128,8 @@ class Streamer:
         if self._mask is not None and self._area is None:
             return make_plan([self._mask], 1).shots[0].regions
         thickness = WORKING_HOLE if self._thickness is None else self._thickness
+        if self._mask is not None:
+            thickness = max(1, round(thickness_of(self._mask)))
         return (whole_region(height, width, self._area, thickness),)
 
 
@@ -131,7 +145,7 @@ class _Shot:
             self._inside[region.box] = True
         self._inpainter = inpainter
         self._carrying: CarryStream | None = None
-        if inpainter.propagator is not None:
+        if inpainter.propagator is not None and regions:
             ahead, lookahead = shared(lookahead)
             self._carrying = inpainter.propagator.stream(regions, lookahead=ahead)
         self._networks = [_Networks(inpainter, region, lookahead) for region in regions]
@@ -225,7 +239,7 @@ class _Networks:
 
 def shared(lookahead: int) -> tuple[int, int]:
     """Frames that propagation waits for, and frames that 3DCN then waits for."""
-    networks = min(lookahead // 2, NETWORKS_LOOKAHEAD)
+    networks = min(lookahead, NETWORKS_LOOKAHEAD)
     return lookahead - networks, networks
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from vinpaint.engine import openvino, tensorrt
-from vinpaint.engine.export import GraphPrecision
+from vinpaint.engine.export import GraphPrecision, check_exporter
 from vinpaint.engine.store import Spec, Store
-from vinpaint.errors import InputError
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 
 Backend = Literal["tensorrt", "tensorrt_rtx", "openvino"]
@@ -38,7 +39,7 @@ class Engine(Protocol):
     spec: Spec
     device: torch.device
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`vinpaint.engine.graph.ClipGraph.forward`."""
 
 
@@ -78,7 +79,8 @@ def compile(
 
     Raises:
         InputError: an unknown backend, a runtime that is not installed, a target that it cannot build for, a size that
-            is none, or a file in the cache that is not one of this installation and ``rebuild`` was not asked for.
+            is none, or ``output`` is there, is not this engine, and ``rebuild`` was not asked for. What is wrong in the
+            cache is built again, with a warning.
     """
     runtime = _runtime(backend)
     spec = Spec(
@@ -97,8 +99,14 @@ def compile(
     path = store.path(spec) if output is None else Path(output)
     with store.building(spec):
         if path.exists() and not rebuild:
-            store.read(path, spec)
-            return path
+            try:
+                store.read(path, spec)
+            except InputError as error:
+                if output is not None:
+                    raise InputError(f"{error} (--rebuild replaces it)") from error
+                warnings.warn(f"{error}; it is built again", InputWarning, stacklevel=2)
+            else:
+                return path
         return store.write(spec, runtime.build(model, spec, progress), path)
 
 
@@ -132,6 +140,7 @@ def check_device(backend: str, device: torch.device) -> None:
     if device.type != wanted:
         raise InputError(f"--backend {backend}: expected the device {wanted}, got {device}")
     runtime.library(backend)
+    check_exporter()
 
 
 def weights_digest(model: VideoInpainter) -> str:

@@ -19,7 +19,7 @@ from vinpaint.errors import InputError
 from vinpaint.info import version
 from vinpaint.nn import VideoInpainter
 
-INPUTS, OUTPUTS = ("frames", "mask", "live"), ("completed",)
+INPUTS, OUTPUTS = ("frames", "mask", "live"), ("completed", "invalid")
 
 OPSET = 20
 """Of the ONNX files: what TensorRT 10 and OpenVINO 2024 read."""
@@ -77,7 +77,7 @@ def export_program(
 def export_onnx(model: VideoInpainter, path: str | Path, **options: Any) -> None:
     """Write the whole job as an ONNX file, which is whole or not there.
 
-    Inputs ``frames`` (F, H, W, 3), ``mask`` (F, H, W) and ``live`` (F,), output ``completed``: all uint8, see
+    Inputs ``frames`` (F, H, W, 3), ``mask`` (F, H, W) and ``live`` (F,), outputs ``completed`` and ``invalid``: all uint8, see
     :meth:`ClipGraph.forward <vinpaint.engine.graph.ClipGraph.forward>`.
 
     Args:
@@ -97,11 +97,7 @@ def export_onnx(model: VideoInpainter, path: str | Path, **options: Any) -> None
 
 def onnx_bytes(model: VideoInpainter, **options: Any) -> bytes:
     """What :func:`export_onnx` writes."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise InputError(f"export: {error}; pip install 'vinpaint[onnx]'") from error
+    check_exporter()
     program = export_program(model, **options)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
@@ -122,11 +118,20 @@ def onnx_bytes(model: VideoInpainter, **options: Any) -> bytes:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
     assert exported is not None
-    proto: onnx.ModelProto = exported.model_proto
+    proto = exported.model_proto
     facts = {"version": version(), "networks": asdict(model.config), "options": options}
     entry = proto.metadata_props.add()
     entry.key, entry.value = "vinpaint", json.dumps(facts, sort_keys=True)
     return proto.SerializeToString()
+
+
+def check_exporter() -> None:
+    """Raise InputError unless the packages that write ONNX files are installed."""
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs both
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"export: {error}; pip install 'vinpaint[onnx]'") from error
 
 
 def _example(frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -45,7 +45,7 @@ class ClipGraph(nn.Module):
         self.model, self.context, self.dtype = model, context, dtype
         self.register_buffer("mean", model.mean.float(), persistent=False)
 
-    def forward(self, frames: Tensor, mask: Tensor, live: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         """Fill the hole of a clip.
 
         Args:
@@ -55,7 +55,8 @@ class ClipGraph(nn.Module):
             live: (F,), uint8: 1 for frames of the clip, 0 for others that only fill it up to F.
 
         Returns:
-            (F - 2 * context, H, W, 3), uint8: equal to ``frames`` outside the hole.
+            ``completed`` (F - 2 * context, H, W, 3), uint8: equal to ``frames`` outside the hole; and ``invalid`` (1,), uint8:
+            1 if the networks gave values that are no numbers, else 0.
         """
         model, config = self.model, self.model.config
         height, width = frames.shape[1:3]
@@ -71,9 +72,11 @@ class ClipGraph(nn.Module):
             guidance = model.guide_by(coarse, x[:, :, wanted])[1][0].transpose(0, 1)
         x = self._network_input(clip[:, :, wanted], padded[:, :, wanted])[0].transpose(0, 1)
         completed = model.added_to_fill(model.comb.restore(x, guidance), x)  # (F', 3, H, W)
-        completed = completed[..., :height, :width].float().clamp(0, 1).permute(0, 2, 3, 1)
+        completed = completed[..., :height, :width].float().permute(0, 2, 3, 1)
+        numbers = (completed == completed).float().amin((0, 1, 2, 3)).reshape(1)  # noqa: PLR0124
         hole = unknown[wanted, ..., None] > 0
-        return torch.where(hole, (completed * 255).round(), known[wanted]).to(torch.uint8)
+        filled = torch.where(hole, (completed.clamp(0, 1) * 255).round(), known[wanted])
+        return filled.to(torch.uint8), (1 - numbers).to(torch.uint8)
 
     def _network_input(self, clip: Tensor, unknown: Tensor) -> Tensor:
         config = self.model.config

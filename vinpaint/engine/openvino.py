@@ -69,14 +69,14 @@ class OpenVINOEngine:
         self._compiled = core.import_model(BytesIO(payload), _device(spec), _options(spec))
         self._local = threading.local()
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`vinpaint.engine.graph.ClipGraph.forward`."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
         inputs = [part.contiguous().numpy() for part in (frames, mask, live)]
         outputs = request.infer(inputs, share_inputs=True, share_outputs=False)
-        return torch.from_numpy(outputs[0])
+        return torch.from_numpy(outputs[0]), torch.from_numpy(outputs[1])
 
 
 def _options(spec: Spec) -> dict[str, Any]:

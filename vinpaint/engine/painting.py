@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from vinpaint.engine.compiling import Backend, Engine
 from vinpaint.engine.export import DTYPES, GraphPrecision
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
-from vinpaint.painting import Clip, Given, Image, Painter
+from vinpaint.painting import NO_NUMBERS, Clip, Given, Image, Painter, unknown_bytes
 from vinpaint.video.windows import Region
 
 CHUNK_FRAMES = 32
@@ -75,7 +77,15 @@ class EnginePainter(Painter):
         live = torch.zeros(before + len(around) + after, dtype=torch.uint8, device=self.device)
         live[before : before + len(around)] = 1
         frames, unknown = (_padded(part[0], before, after) for part in _bytes(clip))
-        return self._engine(*unknown.shape[1:])(frames, unknown, live)
+        with self._on_device():
+            completed, invalid = self._engine(*unknown.shape[1:])(frames, unknown, live)
+        if invalid.item():
+            raise ArithmeticError(NO_NUMBERS)
+        return completed
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Engines are built for, and run on, the current card."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _engine(self, height: int, width: int) -> Engine:
         engine = self._engines.get((height, width))
@@ -100,10 +110,7 @@ def _bytes(clip: Clip) -> tuple[Tensor, Tensor]:
         frames = ((frames.int() + 128) // 257).to(torch.uint8)
     if clip.unknown is None:
         return frames, (clip.mask != 0).to(torch.uint8) * 255
-    share = (
-        (clip.unknown * 255).ceil().clamp(max=254)
-    )  # no carried pixel may read as known or as unseen
-    return frames, torch.where(clip.unknown >= 1, 255, share).to(torch.uint8)
+    return frames, unknown_bytes(clip.unknown)
 
 
 def _padded(frames: Tensor, before: int, after: int) -> Tensor:

@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -78,6 +79,8 @@ class Store:
     def write(self, spec: Spec, payload: bytes, path: Path | None = None) -> Path:
         """Keep an engine under ``path``, by default in the folder; whole or not at all."""
         path = path or self.path(spec)
+        self._make_folder()
+        self._make_secret()
         header = json.dumps(asdict(spec), sort_keys=True).encode() + b"\n"
         digest = self._digest(header, payload)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,22 +139,46 @@ class Store:
             yield
 
     def _make_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.folder.chmod(0o700)
+        if not self.folder.exists():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
+        if self.folder.stat().st_mode & 0o022:
+            raise InputError(
+                f"engine: {self.folder} can be written by others, who could put code there; expected a folder "
+                "of one's own (chmod go-w)"
+            )
 
     def _digest(self, header: bytes, payload: bytes) -> bytes:
         return hmac.new(self._secret(), header + payload, hashlib.sha256).hexdigest().encode()
 
-    def _secret(self) -> bytes:
-        self._make_folder()
+    def _make_secret(self) -> None:
         path = self.folder / "secret"
-        if not path.exists():
-            with NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
-                file.write(secrets.token_bytes(SECRET_BYTES))
-            try:
-                os.link(file.name, path)  # the first of several processes wins
-            except FileExistsError:
-                pass
-            finally:
-                Path(file.name).unlink()
-        return path.read_bytes()
+        if path.exists():
+            return
+        with NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(file.name, path)  # the first of several processes wins
+        except FileExistsError:
+            pass
+        finally:
+            Path(file.name).unlink()
+
+    def _secret(self) -> bytes:
+        path = self.folder / "secret"
+        try:
+            facts = path.lstat()
+            secret = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"engine: {path} cannot be read ({error.strerror}), so that no engine is known to be of this "
+                "installation; compile it here"
+            ) from error
+        sound = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+        if not sound or facts.st_mode & 0o077 or len(secret) != SECRET_BYTES:
+            raise InputError(
+                f"engine: {path} is not a secret that this user alone can read; remove it and compile again"
+            )
+        return secret

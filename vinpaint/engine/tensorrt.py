@@ -159,12 +159,16 @@ class TensorRTEngine:
             raise InputError(f"{spec.backend}: the engine cannot be loaded: {self._logger.last}")
         self._local = threading.local()
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> Tensor:
+    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`vinpaint.engine.graph.ClipGraph.forward`; on the engine's device."""
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = _Worker(self._engine, self.spec, self.device)
         return worker.run(frames, mask, live)
+
+
+_CAPTURING = threading.Lock()
+"""One thread at a time captures."""
 
 
 class _Worker:
@@ -180,29 +184,37 @@ class _Worker:
             return torch.zeros(size, dtype=torch.uint8, device=device)
 
         self._inputs = buffer(*shape, 3), buffer(*shape), buffer(spec.frames)
-        self._output = buffer(wanted, spec.height, spec.width, 3)
-        for name, tensor in zip((*INPUTS, *OUTPUTS), (*self._inputs, self._output), strict=True):
+        self._outputs = buffer(wanted, spec.height, spec.width, 3), buffer(1)
+        tensors = (*self._inputs, *self._outputs)
+        for name, tensor in zip((*INPUTS, *OUTPUTS), tensors, strict=True):
             if not self._context.set_tensor_address(name, tensor.data_ptr()):
                 raise InputError(f"{spec.backend}: the engine has no input or output {name}")
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, *inputs: Tensor) -> Tensor:
+    def run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             for own, given in zip(self._inputs, inputs, strict=True):
                 own.copy_(given, non_blocking=True)
             if self._graph is None:
-                self._execute()  # the first run may allocate, which cannot be captured
-                self._stream.synchronize()
-                self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph, stream=self._stream):
-                    self._execute()
+                with _CAPTURING:
+                    self._graph = self._capture()
             self._graph.replay()
-            output = self._output.clone()
+            completed, invalid = (output.clone() for output in self._outputs)
         current.wait_stream(self._stream)
-        output.record_stream(current)
-        return output
+        for output in (completed, invalid):
+            output.record_stream(current)
+        return completed, invalid
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        self._execute()  # the first run may allocate, which cannot be captured
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do meanwhile does not end the capture.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._execute()
+        return graph
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):

@@ -110,7 +110,7 @@ class Propagator:
         """Carry through frames that are pushed, all of one shot and size.
 
         Args:
-            regions: where the holes are.
+            regions: where the holes are, at least one.
             lookahead: frames that a frame waits for, and no more than these are looked at; ``None``: as many as there
                 are of use, in chunks.
         """
@@ -131,7 +131,7 @@ class CarryStream:
         self._came = self._done = self._reach = 0
 
     def push(self, image: NDArray[Any], mask: NDArray[np.uint8]) -> Iterator[Carried]:
-        """Take in the next frame; what is finished by it. To be used up before the next."""
+        """Take in the next frame; what is finished by it, to be used up before the next."""
         if not self._tracks:
             self._begin(image, mask)
         for track in self._tracks:
@@ -141,8 +141,7 @@ class CarryStream:
         chunk, ahead = CHUNK_FRAMES, self._reach + CONTEXT_PAIRS
         if self._lookahead is not None:
             chunk, ahead = 1, self._lookahead
-        if len(self._waiting) == chunk + ahead:
-            yield from self._carry(chunk)
+        return self._carry(chunk) if len(self._waiting) == chunk + ahead else iter(())
 
     def flush(self) -> Iterator[Carried]:
         """The frames that are still due when no more come."""

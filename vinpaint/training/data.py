@@ -14,11 +14,11 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from vinpaint.errors import InputError, InputWarning
+from vinpaint.painting import unknown_bytes
 from vinpaint.propagation import Propagator
 from vinpaint.training.augment import AugmentConfig, Pixels, random_window
 from vinpaint.training.cache import (
@@ -276,18 +276,18 @@ class ClipDataset(Dataset[tuple[Tensor, ...]]):
             return *sample, sample[0], sample[1].to(torch.uint8) * 255
         if self._propagator is None:
             self._propagator = Propagator()
-        given, unknown = _carry(self._propagator, window, hole)
-        return *sample, torch.from_numpy(given), torch.from_numpy(unknown).unsqueeze(0)
+        return *sample, *_carry(self._propagator, window, hole)
 
 
-def _carry(propagator: Propagator, window: Pixels, hole: Hole) -> tuple[Pixels, NDArray[np.uint8]]:
-    """A window (3, F, H, W) with what propagation carries into its hole (F, H, W), and what stays unknown, 0..255."""
+def _carry(propagator: Propagator, window: Pixels, hole: Hole) -> tuple[Tensor, Tensor]:
+    """A window (3, F, H, W) with what propagation carries into its hole (F, H, W), and what stays unknown (1, F, H, W)."""
     masks = hole.view(np.uint8)
     black = np.where(hole, 0, window).transpose(1, 2, 3, 0)
     carried = [*propagator(zip(black, masks, strict=True), make_plan(masks, len(masks)))]
     given = np.stack([image for image, _, _ in carried], axis=1)  # (H, F, W, 3)
-    unknown = 255 * (1 - np.stack([confidence for _, _, confidence in carried]))
-    return np.ascontiguousarray(given.transpose(3, 1, 0, 2)), unknown.round().astype(np.uint8)
+    unknown = torch.from_numpy(1 - np.stack([confidence for _, _, confidence in carried]))
+    pixels = np.ascontiguousarray(given.transpose(3, 1, 0, 2))
+    return torch.from_numpy(pixels), unknown_bytes(unknown).unsqueeze(0)
 
 
 def is_validation(source: str, config: DataConfig) -> bool:

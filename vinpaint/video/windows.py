@@ -157,9 +157,7 @@ class _HoleScan:
         self.all_hole &= self.last_filled == mask.size
 
     def _merge(self, hole: NDArray[np.uint8]) -> None:
-        # A border of known pixels, so that a hole at the frame's edge has a thickness too.
-        framed = cv2.copyMakeBorder(hole, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(0,))
-        radius = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1].astype(np.float32)
+        radius = _radius(hole)
         if self.union is None or self.radius is None:
             self.union, self.radius = hole, radius
         else:
@@ -201,6 +199,18 @@ class _HoleScan:
             return Region(top, left, height, width, height, width)
         working = (max(1, round(side * scale)) for side in (height, width))
         return Region(top, left, height, width, *working)
+
+
+def thickness_of(mask: NDArray[np.uint8]) -> float:
+    """Of the thickest part of a hole (H, W), nonzero in it, in pixels; 0 without a hole."""
+    return 2 * float(_radius((mask != 0).astype(np.uint8)).max())
+
+
+def _radius(hole: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How far each pixel of the hole is from the next known one."""
+    # A border of known pixels, so that a hole at the frame's edge has a thickness too.
+    framed = cv2.copyMakeBorder(hole, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(0,))
+    return cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1].astype(np.float32)
 
 
 def _merge_boxes(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
