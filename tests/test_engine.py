@@ -274,7 +274,7 @@ def test_what_a_backend_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     size = {"frames": 2, "height": 16, "width": 16}
     with pytest.raises(InputError, match=r"--backend: expected one of .*, got 'tvm'"):
         engine.compile(_model(), backend="tvm", **size)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"tensorrt: .*; pip install tensorrt"):
+    with pytest.raises(InputError, match=r"tensorrt: .*; pip install 'vinpaint\[tensorrt\]'"):
         engine.compile(_model(), backend="tensorrt", **size)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"expected --compute-capability, such as 8\.9"):
@@ -287,6 +287,8 @@ def test_what_a_backend_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         engine.compile(_model(), backend="openvino", target="TPU", **size)
     with pytest.raises(InputError, match="--backend tensorrt_rtx: expected the device cuda"):
         Inpainter(_model(), backend="tensorrt_rtx")
+    with pytest.raises(InputError, match=r"--backend: expected one of native, auto, .*, got 'x'"):
+        Inpainter(_model(), backend="x")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="without strides over frames"):
         Inpainter(_model(temporal_stride=True), backend="openvino")
 
@@ -456,4 +458,4 @@ def test_what_was_carried_travels_as_bytes() -> None:
 
 def test_one_name_for_every_precision() -> None:
     assert set(export.DTYPES) == set(openvino.HINTS)
-    assert set(tensorrt.PACKAGES) | {"openvino"} == set(engine.BACKENDS)
+    assert set(tensorrt.EXTRAS) | {"openvino"} == set(engine.BACKENDS)

@@ -342,6 +342,7 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
     timing.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="without data, until an address has ended"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     form = parser.add_argument_group("the formats")
     form.add_argument("--input-format", metavar="NAME", help="FFmpeg's name, such as v4l2 or nut")
     form.add_argument("--output-format", metavar="NAME", help="FFmpeg's name (- is written as nut)")
@@ -351,7 +352,10 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
 def _box(text: str) -> tuple[int, int, int, int]:
     parts = text.split(",")
     if len(parts) != 4 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(f"expected X,Y,WIDTH,HEIGHT in pixels, got {text!r}")
+        times = "; times are for whole clips: vinpaint inpaint" if "@" in text else ""
+        raise argparse.ArgumentTypeError(
+            f"expected X,Y,WIDTH,HEIGHT in pixels, got {text!r}{times}"
+        )
     x, y, width, height = map(int, parts)
     if not width or not height:
         raise argparse.ArgumentTypeError(f"expected a width and a height above 0, got {text!r}")
@@ -388,6 +392,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx", required=True, type=Path, metavar="FILE", help="the file to write"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     _add_graph(parser)
     parser.add_argument(
         "--any-frames", action="store_true", help="for clips of any number of frames from 2 on"
@@ -563,6 +568,7 @@ def _stream(args: argparse.Namespace) -> None:
         realtime=args.realtime,
         reconnect=args.reconnect,
         timeout=args.timeout,
+        overwrite=args.overwrite,
         told=tell,
     )
     print(statistics.line(), file=sys.stderr)
@@ -572,10 +578,12 @@ def _export(args: argparse.Namespace) -> None:
     from vinpaint.engine import export_onnx
     from vinpaint.pretrained import load_pretrained
 
+    if args.onnx.exists() and not args.overwrite:
+        raise InputError(f"--onnx: {args.onnx} exists; --overwrite replaces it")
     export_onnx(
         load_pretrained(args.weights), args.onnx, **_graph(args), any_frames=args.any_frames
     )
-    print(f"{args.onnx}: uint8 frames, mask and live in, uint8 completed out")
+    print(f"{args.onnx}: uint8 frames, mask and live in, uint8 completed and invalid out")
 
 
 def _compile(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from vinpaint.video.windows import Plan, Region, Shot, make_plan
 Clip = TypeVar("Clip", NDArray[Any], Tensor)
 Propagate = Literal["auto", "off"]
 Backend = Literal["native", "auto", "tensorrt", "tensorrt_rtx", "openvino"]
+BACKENDS = get_args(Backend)
 
 CHUNK_FRAMES = 32
 """Frames completed at a time, before the halo to either side is added."""
@@ -227,6 +228,8 @@ def resolve_painter(
     """
     if backend == "native":
         return Painter(model, device, dtype)
+    if backend not in BACKENDS:
+        raise InputError(f"--backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     from vinpaint.engine.painting import EnginePainter
 
     if backend != "auto":

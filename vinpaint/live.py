@@ -99,6 +99,7 @@ def stream_video(
     realtime: bool = False,
     reconnect: float = 0.0,
     timeout: float | None = None,
+    overwrite: bool = False,
     told: Callable[[Statistics], None] | None = None,
 ) -> Statistics:
     """Fill a stream until it ends, or until Ctrl-C: then what has come by then goes out.
@@ -119,19 +120,26 @@ def stream_video(
         realtime: read a file no faster than it plays.
         reconnect: seconds for which an address or a device that ended or failed is tried again.
         timeout: seconds without any data after which an address counts as ended; ``None``: FFmpeg's own.
+        overwrite: replace a file that exists.
         told: given the statistics about once a second.
 
     Returns:
         The statistics of the whole stream.
 
     Raises:
-        InputError: the source or the sink cannot be opened, an unknown ``late``, or ``reconnect`` for a file or a pipe.
+        InputError: the source or the sink cannot be opened, the sink is a file that exists, an unknown ``late``, or
+            ``reconnect`` for a file or a pipe.
         OSError: the sink is gone.
     """
     if late not in ("queue", "drop", "hold"):
         raise InputError(f"--late: expected queue, drop or hold, got {late!r}")
-    if reconnect and not ("://" in source or source.startswith("/dev/")):
+    if reconnect and _is_file(source):
         raise InputError(f"--reconnect: expected an address or a device, got {source}")
+    if _is_file(sink) and Path(sink).exists():
+        if _is_file(source) and Path(source).exists() and Path(sink).samefile(source):
+            raise InputError(f"--output: {sink} is the input")
+        if not overwrite:
+            raise InputError(f"--output: {sink} exists; --overwrite replaces it")
     statistics = Statistics()
     with ExitStack() as stack:
         reader = _Reader(source, source_format, late, realtime, reconnect, timeout)
@@ -173,6 +181,11 @@ def stream_video(
     return statistics
 
 
+def _is_file(name: str) -> bool:
+    """Or a pipe, as opposed to an address or a device."""
+    return "://" not in name and not name.startswith("/dev/")
+
+
 class _Reader:
     """Decodes in a thread of its own."""
 
@@ -197,6 +210,7 @@ class _Reader:
         stream = self._container.streams.video[0]
         self.time_base: Fraction = stream.time_base or Fraction(1, 1000)
         self.rate: Fraction | None = stream.average_rate
+        self.rgb: bool = stream.format.is_rgb
         self._thread = threading.Thread(target=self._read, name="vinpaint-source", daemon=True)
         self._thread.start()
 
@@ -208,9 +222,13 @@ class _Reader:
         self._thread.join(CLOSING_SECONDS)
 
     def first(self) -> Arrived:
-        """The first frame, which stays the next."""
+        """The first frame, which stays the next; a pipe says no rate, the second frame shows it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
+            enough = 1 if self.rate else 2
+            self._changed.wait_for(lambda: len(self._waiting) >= enough or self._ended)
+            if len(self._waiting) > 1 and self.rate is None:
+                (one, _), (two, _) = self._waiting[0], self._waiting[1]
+                self.rate = (1 / ((two.pts - one.pts) * self.time_base)).limit_denominator(1001)
             if not self._waiting:
                 self._raise()
                 raise InputError(f"{self._source}: expected a video, got one without a frame")
@@ -244,7 +262,8 @@ class _Reader:
                 file, format=self._format, options=options, timeout=(timeout, self._timeout)
             )
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._source}: cannot be opened: {error}") from error
+            name = "standard input" if self._source == PIPE else self._source
+            raise InputError(f"{name}: cannot be opened as a video: {error.strerror}") from error
         if not container.streams.video:
             container.close()
             raise InputError(f"{self._source}: expected a video, got no video stream")
@@ -346,7 +365,7 @@ class _Writer:
             self._container = container = av.open(file, "w", format=format)
             stream: Any = self._container.add_stream(codec, rate=reader.rate or 25)
             stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = _pixel_format(codec, first)
+            stream.pix_fmt = _pixel_format(codec, first, reader.rgb)
             stream.codec_context.time_base = reader.time_base
             if codec == "libx264":
                 stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "18"}
@@ -354,7 +373,8 @@ class _Writer:
         except (av.FFmpegError, ValueError, OSError) as error:
             if container is not None:
                 container.close()
-            raise InputError(f"{sink}: cannot be written: {error}") from error
+            hint = "" if format else " (--output-format names the format)"
+            raise InputError(f"{sink}: cannot be written: {error}{hint}") from error
         self._stream, self._time_base = stream, reader.time_base
         self._last: Image | None = None
 
@@ -386,8 +406,9 @@ def _format_of(sink: str) -> str | None:
     return formats.get(scheme)
 
 
-def _pixel_format(codec: str, image: Image) -> str:
-    if codec == "rawvideo":
+def _pixel_format(codec: str, image: Image, rgb: bool) -> str:
+    """What players want; red, green and blue only where they came so and go on raw."""
+    if codec == "rawvideo" and rgb:
         return "rgb24"
     even = image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0
     return "yuv420p" if even else "yuv444p"

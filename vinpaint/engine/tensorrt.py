@@ -16,7 +16,7 @@ from vinpaint.engine.store import Spec
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
 
-PACKAGES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 Progress = Callable[[str, int, int], None]
 """Told of a phase's name, its steps done and its steps in all."""
@@ -26,7 +26,8 @@ def _module(backend: str) -> Any:
     try:
         return import_module(backend)
     except ImportError as error:
-        raise InputError(f"{backend}: {error}; pip install {PACKAGES[backend]}") from error
+        extra = f"pip install 'vinpaint[{EXTRAS[backend]}]'"
+        raise InputError(f"{backend}: {error}; {extra}") from error
 
 
 def library(backend: str) -> str:
