@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vinpaint.devices import return_free_memory
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn.streaming import StreamingCompletion
@@ -30,6 +31,9 @@ FULL_LOOKAHEAD = 13
 ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 """The layers of 3DCN, counted from 0, in the order in which they are allowed to wait for one frame more. Measured: a
 frame's wait of the first layer is worth more than four of the last ones."""
+
+TIDY_FRAMES = 64
+"""Frames after which free memory goes back to the system: else the heap's holes grow by a kilobyte a frame."""
 
 NETWORKS_LOOKAHEAD = 2
 """Frames that 3DCN waits for after propagation. Measured: the first two are worth more to it than to propagation, those
@@ -150,6 +154,7 @@ class _Shot:
             self._carrying = inpainter.propagator.stream(regions, lookahead=ahead)
         self._networks = [_Networks(inpainter, region, lookahead) for region in regions]
         self._waiting: deque[Given] = deque()
+        self._came = 0
 
     def push(self, frame: Image, mask: Mask) -> list[Image]:
         if frame.shape != self._size or frame.dtype != self._dtype:
@@ -159,6 +164,9 @@ class _Shot:
             )
         if mask[~self._inside].any():
             raise InputError("mask: expected no hole outside the area that the streamer looks at")
+        self._came += 1
+        if self._came % TIDY_FRAMES == 0:
+            return_free_memory()
         if self._carrying is None:
             return self._complete([Given(frame, mask)])
         return self._complete(map(self._inpainter.given, self._carrying.push(frame, mask)))
