@@ -398,6 +398,7 @@ def test_of_two_processes_one_builds(tmp_path: Path) -> None:
     both = [
         subprocess.Popen(
             [sys.executable, "-c", BUILD, str(tmp_path / "engines")],
+            cwd=tmp_path,  # or Python would find the sources
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

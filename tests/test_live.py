@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from vinpaint.streaming import Streamer
 
 FRAMES, HEIGHT, WIDTH = 20, 48, 64
 
+# Not from the source folder, where Python would find the sources.
 STREAM = [
     sys.executable,
     "-c",
@@ -95,6 +97,7 @@ def test_between_two_ffmpegs(ffmpeg: str, video: Path, tmp_path: Path) -> None:
     options = ["--box", "8,8,16,12", "--weights", "combcn-s", "--lookahead", "3"]
     filler = subprocess.Popen(
         [*STREAM, "-", "-o", "-", *options],
+        cwd=tmp_path,
         stdin=sender.stdout,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -182,6 +185,7 @@ def _filler(out: str | Path, *options: str) -> subprocess.Popen[bytes]:
     hole = ["--box", "8,8,16,12", "--weights", "combcn-s", "--propagate", "off"]
     return subprocess.Popen(
         [*STREAM, "-", "-o", str(out), *hole, *options],
+        cwd=tempfile.gettempdir(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if out == "-" else None,
         stderr=None if out == "-" else subprocess.PIPE,
