@@ -214,7 +214,12 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         str(folder / "out.mp4"),
     ]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         deadline = time.monotonic() + 120
         while not list(folder.iterdir()) and time.monotonic() < deadline:

@@ -187,6 +187,8 @@ def _filler(*options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*STREAM, "-", "-o", "-", *hole, *options],
         cwd=tempfile.gettempdir(),
+        # Whoever runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
