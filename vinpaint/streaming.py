@@ -33,7 +33,7 @@ ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 frame's wait of the first layer is worth more than four of the last ones."""
 
 TIDY_FRAMES = 64
-"""Frames after which free memory goes back to the system: else the heap's holes grow by a kilobyte a frame."""
+"""Frames after which free memory goes back to the system, which the heap's holes would keep."""
 
 NETWORKS_LOOKAHEAD = 2
 """Frames that 3DCN waits for after propagation. Measured: the first two are worth more to it than to propagation, those
