@@ -92,11 +92,10 @@ class _Plain(nn.Module):
 
     def __init__(self, layer: ConvBNReLU | Conv, *, flat: bool) -> None:
         super().__init__()
-        self.weight, self.bias, self.flat = layer.weight, layer.bias, flat
+        self.weight, self.bias = layer.weight, layer.bias
         self.options: dict[str, Any] = {"relu": isinstance(layer, ConvBNReLU)}
         if isinstance(layer, ConvBNReLU):
-            self.options["stride"], self.options["dilation"] = layer.stride, layer.dilation
-            self.options["transposed"] = layer.transposed
+            self.options |= layer.geometry
         if flat:
             self.weight = nn.Parameter(self.weight[:, :, 0].contiguous(), requires_grad=False)
             for name in ("stride", "dilation"):

@@ -72,13 +72,7 @@ class ConvBNReLU(nn.Module):
         self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
         """(N, C, F, H, W) in, (N, C', F, H', W') out; ``residual`` is added after the ReLU."""
-        common: dict[str, Any] = {
-            "skip": skip,
-            "residual": residual,
-            "stride": self.stride,
-            "dilation": self.dilation,
-            "transposed": self.transposed,
-        }
+        common: dict[str, Any] = {"skip": skip, "residual": residual, **self.geometry}
         if self.bias is not None:
             return ops.conv_bias_relu(x, self.weight, self.bias, **common)
         if not self.training:
@@ -93,6 +87,15 @@ class ConvBNReLU(nn.Module):
             unbiased = var * (count / max(count - 1, 1))
             self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
         return out
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """How the kernel lies on its input, as the operators take it."""
+        return {
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "transposed": self.transposed,
+        }
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with the running statistics folded in; differentiable."""

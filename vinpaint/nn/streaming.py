@@ -14,21 +14,6 @@ from vinpaint import ops
 from vinpaint.nn.completion import CompletionNet3d
 from vinpaint.nn.layers import Conv, ConvBNReLU
 
-LAYERS = (
-    "conv1",
-    "conv2",
-    "conv3",
-    "conv4",
-    "conv5",
-    "conv6",
-    "conv7",
-    "conv8",
-    "deconv9",
-    "conv10",
-    "deconv11",
-    "conv12",
-)
-
 
 class StreamingCompletion:
     """What :class:`~vinpaint.nn.CompletionNet3d` computes of a clip, while the clip still comes.
@@ -48,7 +33,7 @@ class StreamingCompletion:
     def __init__(self, net: CompletionNet3d, waits: Sequence[int]) -> None:
         if net.temporal_stride:
             raise ValueError("a 3DCN with strides over frames is not the same at every frame")
-        layers = [getattr(net, name) for name in LAYERS]
+        layers: list[Any] = list(net.children())  # in the order of the paper's table
         most = [layer.weight.shape[2] // 2 for layer in layers]
         if len(waits) != len(most) or any(
             not 0 <= w <= m for w, m in zip(waits, most, strict=True)
@@ -106,11 +91,7 @@ class _Layer:
         self._transposed = isinstance(layer, ConvBNReLU) and layer.transposed
         self._options: dict[str, Any] = {"relu": isinstance(layer, ConvBNReLU)}
         if isinstance(layer, ConvBNReLU):
-            self._options |= {
-                "stride": layer.stride,
-                "dilation": layer.dilation,
-                "transposed": layer.transposed,
-            }
+            self._options |= layer.geometry
         taps = list(weight.unbind(2))  # a transposed kernel lies the other way round in time
         if self._transposed:
             taps.reverse()
