@@ -32,6 +32,20 @@ VINPAINT_LIBRARY(m) {
       "bool need_input, bool has_bias) -> (Tensor grad_x, Tensor grad_skip, Tensor grad_weight, "
       "Tensor grad_bias)");
 
+  // On a CPU, for a weight that many calls read: the form in which its kernel wants the weight for
+  // these inputs, 0 for as it is; the weight in that form; and conv_bias_relu with it, for
+  // inference.
+  m.def(
+      "_weight_form(Tensor x, Tensor? skip, Tensor weight, int[] stride, int[] dilation, "
+      "bool transposed) -> int");
+  m.def(
+      "_prepare_weight(Tensor x, Tensor? skip, Tensor weight, int[] stride, int[] dilation, "
+      "bool transposed) -> Tensor");
+  m.def(
+      "_conv_bias_relu_prepared(Tensor x, Tensor? skip, Tensor weight, Tensor prepared, "
+      "Tensor? bias, Tensor? residual, int[] stride, int[] dilation, bool transposed, bool relu) "
+      "-> Tensor");
+
   // Mean absolute difference inside the hole, averaged over clips or frames; `scale` (N, F) is the
   // weight of each frame's absolute differences in the loss.
   m.def(
@@ -53,6 +67,10 @@ VINPAINT_LIBRARY(m) {
   m.def(
       "composite_frames(Tensor completed, Tensor frames, Tensor mask) "
       "-> (Tensor composited, Tensor invalid)");
+
+  // Planes (B, C, h, w), 0 where not `known` (B, 1, h, w), with the hole filled by Laplace's equation
+  // from coarse to fine, so many sweeps a size. On a CPU; nn/prefill.py says it in plain torch.
+  m.def("_harmonic_fill(Tensor pixels, Tensor known, int sweeps) -> Tensor");
 
   // From each pixel of a frame's hole along the flow, frame by frame, until it is no longer in a
   // hole: the frame where that is, or -1, the place there (column, row), and the errors on the way,

@@ -28,6 +28,7 @@ from torch.library import register_autograd, register_fake
 from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
 
 __all__ = [
+    "WeightCache",
     "composite_frames",
     "conv_bias_relu",
     "conv_bn_relu",
@@ -290,6 +291,39 @@ _no_double_backward("conv_bn_relu")
 # --- conv_bias_relu -------------------------------------------------------------------------------
 
 
+class WeightCache:
+    """What :func:`conv_bias_relu` makes of a layer's weight on a CPU before it convolves, kept for its next calls.
+
+    One weight has up to two forms, by the size of the maps. Another weight, or the same one changed in place, is prepared
+    anew; a weight made under ``torch.inference_mode`` must not be changed in place.
+    """
+
+    def __init__(self) -> None:
+        self._weight: Tensor | None = None
+        self._version = 0
+        self._prepared: dict[int, Tensor] = {}
+
+    def get(self, x: Tensor, skip: Tensor | None, weight: Tensor, *geometry: Any) -> Tensor | None:
+        """The weight prepared for these inputs; ``None`` where the kernel reads it as it is."""
+        form: int = _ops._weight_form(x, skip, weight, *geometry)
+        if form == 0:
+            return None
+        version = 0 if weight.is_inference() else weight._version
+        if weight is not self._weight or version != self._version:
+            self._weight, self._version, self._prepared = weight, version, {}
+        prepared = self._prepared.get(form)
+        if prepared is None:
+            prepared = _ops._prepare_weight(x, skip, weight, *geometry)
+            self._prepared[form] = prepared
+        return prepared
+
+    def __deepcopy__(self, memo: Any) -> WeightCache:
+        return WeightCache()
+
+    def __reduce__(self) -> tuple[type[WeightCache], tuple[()]]:
+        return WeightCache, ()
+
+
 def conv_bias_relu(
     x: Tensor,
     weight: Tensor,
@@ -301,6 +335,7 @@ def conv_bias_relu(
     dilation: Sequence[int] = (1, 1, 1),
     transposed: bool = False,
     relu: bool = True,
+    cache: WeightCache | None = None,
 ) -> Tensor:
     """Convolution, bias, ReLU if asked for, plus ``residual``.
 
@@ -317,6 +352,8 @@ def conv_bias_relu(
         dilation: along F, H, W.
         transposed: whether the convolution is transposed; dilation is then 1.
         relu: whether to apply the ReLU.
+        cache: of this layer, whose weight stays the same from call to call: a CPU then prepares it once. Not looked at
+            while learning.
 
     Returns:
         (N, Cout, F', H', W') of x's dtype.
@@ -335,6 +372,15 @@ def conv_bias_relu(
     learning = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, weight, bias, skip, residual)
     )
+    keeps = x.device.type == "cpu" and dtype is None and not learning
+    if cache is not None and keeps and not torch.compiler.is_compiling():
+        geometry = stride, dilation, transposed
+        prepared = cache.get(x, skip, weight, *geometry)
+        if prepared is not None:
+            found: Tensor = _ops._conv_bias_relu_prepared(
+                x, skip, weight, prepared, bias, residual, *geometry, relu
+            )
+            return found
     fused = None if learning else residual
     out: Tensor = _ops.conv_bias_relu(
         x, skip, weight, bias, fused, stride, dilation, transposed, relu, _allow_tf32(x)

@@ -18,6 +18,32 @@ Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor&
   return convolve(c, bias, residual, relu);
 }
 
+Tensor conv_bias_relu_prepared(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                               const Tensor& prepared, const OptionalTensor& bias,
+                               const OptionalTensor& residual, const Ints& stride,
+                               const Ints& dilation, bool transposed, bool relu) {
+  constexpr const char* op = "_conv_bias_relu_prepared";
+  const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
+  check_prepared(op, prepared, c);
+  if (bias) check_per_channel(op, "bias", *bias, c);
+  if (residual) check_like_output(op, "residual", *residual, c);
+
+  if (c.empty()) return empty_channels_last(x, c.out_sizes, x.scalar_type());
+  return convolve(c, bias, residual, relu, prepared);
+}
+
+int64_t weight_form_of(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                       const Ints& stride, const Ints& dilation, bool transposed) {
+  return weight_form(
+      check_convolution("_weight_form", x, skip, weight, stride, dilation, transposed));
+}
+
+Tensor prepared_weight(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                       const Ints& stride, const Ints& dilation, bool transposed) {
+  return prepare_weight(
+      check_convolution("_prepare_weight", x, skip, weight, stride, dilation, transposed));
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
     const Tensor& grad_out, const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
     const Tensor& out, const Ints& stride, const Ints& dilation, bool transposed, bool relu,
@@ -54,6 +80,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(vinpaint, CPU, m) {
   m.impl("conv_bias_relu", TORCH_BOX(&conv_bias_relu));
+  m.impl("_weight_form", TORCH_BOX(&weight_form_of));
+  m.impl("_prepare_weight", TORCH_BOX(&prepared_weight));
+  m.impl("_conv_bias_relu_prepared", TORCH_BOX(&conv_bias_relu_prepared));
   m.impl("_conv_bias_relu_backward", TORCH_BOX(&conv_bias_relu_backward));
 }
 

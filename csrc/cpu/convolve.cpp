@@ -84,7 +84,6 @@ bool has_winograd_form(const Convolution& c) {
 // The sizes, without the pointers and strides.
 Winograd winograd_sizes(const Convolution& c) {
   Winograd w{};
-  w.form = c.transposed ? WinogradForm::k4x4Up : WinogradForm::k3x3;
   w.x_channels = c.x_channels();
   w.skip_channels = c.skip_channels();
   w.batch = c.x.size(0);
@@ -96,6 +95,10 @@ Winograd winograd_sizes(const Convolution& c) {
   w.dilation_h = c.dilation[1];
   w.dilation_w = c.dilation[2];
   w.out_channels = c.out_channels();
+  const bool on_pairs = w.height <= 2 * w.dilation_h && w.width <= 2 * w.dilation_w;
+  w.form = c.transposed ? WinogradForm::k4x4Up
+           : on_pairs   ? WinogradForm::k3x3OnPairs
+                        : WinogradForm::k3x3;
   return w;
 }
 
@@ -105,9 +108,21 @@ void set_weight_strides(Winograd& w, const Tensor& weight, bool transposed) {
   for (int axis = 0; axis < 3; ++axis) w.weight_step[axis] = weight.stride(2 + axis);
 }
 
-Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
-                   const OptionalTensor& residual, bool relu) {
+// The whole of `c` by minimal filtering, but for the pointers to inputs and outputs; none where it
+// is not taken.
+std::optional<Winograd> winograd_of(const Convolution& c) {
+  if (!has_winograd_form(c)) return std::nullopt;
+  Winograd w = winograd_sizes(c);
+  if (!winograd_takes(w, c.x.scalar_type())) return std::nullopt;
+  w.weight = c.weight.const_data_ptr();
+  set_weight_strides(w, c.weight, c.transposed);
+  return w;
+}
+
+Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& prepared,
+                   const OptionalTensor& bias, const OptionalTensor& residual, bool relu) {
   const ScalarType dtype = c.x.scalar_type();
+  w.prepared = prepared ? prepared->const_data_ptr() : nullptr;
   const Tensor x = channels_last(c.x);
   const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
   OptionalTensor wide_bias;
@@ -115,8 +130,6 @@ Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& bias,
   const Tensor out = empty_channels_last(c.x, c.out_sizes, dtype);
   w.x = x.const_data_ptr();
   w.skip = skip ? skip->const_data_ptr() : nullptr;
-  w.weight = c.weight.const_data_ptr();
-  set_weight_strides(w, c.weight, c.transposed);
   w.bias = const_pointer<float>(wide_bias);
   w.residual = dense_residual ? dense_residual->const_data_ptr() : nullptr;
   w.relu = relu;
@@ -175,13 +188,35 @@ Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
 
 }  // namespace
 
-Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
-                bool relu) {
+int64_t weight_form(const Convolution& c) {
+  const std::optional<Winograd> w = c.empty() ? std::nullopt : winograd_of(c);
+  return w ? static_cast<int64_t>(w->form) : 0;
+}
+
+Tensor prepare_weight(const Convolution& c) {
+  const std::optional<Winograd> w = c.empty() ? std::nullopt : winograd_of(c);
+  if (!w) return empty_like(c.x, {0}, ScalarType::Byte);
   const ScalarType dtype = c.x.scalar_type();
-  if (has_winograd_form(c)) {
-    const Winograd w = winograd_sizes(c);
-    if (winograd_takes(w, dtype)) return by_winograd(c, w, bias, residual, relu);
-  }
+  const Tensor prepared = empty_like(c.x, {winograd_weight_bytes(*w, dtype)}, ScalarType::Byte);
+  winograd_prepare(*w, dtype, prepared.mutable_data_ptr());
+  return prepared;
+}
+
+void check_prepared(const char* op, const Tensor& prepared, const Convolution& c) {
+  const std::optional<Winograd> w = winograd_of(c);
+  const int64_t bytes = w ? winograd_weight_bytes(*w, c.x.scalar_type()) : 0;
+  const auto address = reinterpret_cast<uintptr_t>(prepared.const_data_ptr());
+  STD_TORCH_CHECK(w && prepared.scalar_type() == ScalarType::Byte && prepared.numel() == bytes &&
+                      prepared.is_contiguous() && address % 64 == 0,
+                  op, ": prepared must be what _prepare_weight gives for these inputs, ", bytes,
+                  " bytes");
+}
+
+Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
+                bool relu, const OptionalTensor& prepared) {
+  const ScalarType dtype = c.x.scalar_type();
+  if (const std::optional<Winograd> w = winograd_of(c))
+    return by_winograd(c, *w, prepared, bias, residual, relu);
   const bool fast = onednn_takes(dtype);
   if (!fast && dtype != ScalarType::Double && dtype != ScalarType::Float) {
     // No kernel for this short type on this machine: work in float.

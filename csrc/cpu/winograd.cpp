@@ -21,17 +21,15 @@ bool has_tiles() {
 }
 #endif
 
-using Kernel = void (*)(const Winograd&);
-
 // Null where oneDNN is to do it.
-Kernel kernel_for(ScalarType dtype) {
+const WinogradKernel* kernel_for(ScalarType dtype) {
 #if defined(__x86_64__)
   static const bool has_float =
       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   static const bool has_bf16 = has_float && __builtin_cpu_supports("avx512bf16") && !has_tiles();
-  if (dtype == ScalarType::Float && has_float) return winograd_avx512_float;
-  if (dtype == ScalarType::BFloat16 && has_bf16) return winograd_avx512_bf16;
+  if (dtype == ScalarType::Float && has_float) return &winograd_avx512_float;
+  if (dtype == ScalarType::BFloat16 && has_bf16) return &winograd_avx512_bf16;
 #endif
   return nullptr;
 }
@@ -45,7 +43,15 @@ bool winograd_takes(const Winograd& w, ScalarType dtype) {
          w.out_channels + w.second_channels >= narrow;
 }
 
-void winograd(const Winograd& w, ScalarType dtype) { kernel_for(dtype)(w); }
+int64_t winograd_weight_bytes(const Winograd& w, ScalarType dtype) {
+  return kernel_for(dtype)->weight_bytes(w);
+}
+
+void winograd_prepare(const Winograd& w, ScalarType dtype, void* prepared) {
+  kernel_for(dtype)->prepare(w, prepared);
+}
+
+void winograd(const Winograd& w, ScalarType dtype) { kernel_for(dtype)->run(w); }
 
 void winograd_weight_gradient([[maybe_unused]] const Winograd& w, [[maybe_unused]] const void* grad,
                               [[maybe_unused]] void* grad_weight) {

@@ -12,7 +12,8 @@
 namespace vinpaint::cpu {
 
 enum class WinogradForm {
-  k3x3,      // 3 x 3 taps, stride 1
+  k3x3 = 1,     // 3 x 3 taps, stride 1
+  k3x3OnPairs,  // the same with a dilation of half the map or more
   k4x4Up,    // 4 x 4 taps, stride 2, transposed: the output is twice as high and wide as the inputs
   k4x4Down,  // 4 x 4 taps, stride 2, padding 1: the input gradient of k4x4Up; one input
 };
@@ -29,9 +30,10 @@ struct Winograd {
   int64_t width;           // W of the inputs, half of it if k4x4Down
   int64_t depth;           // taps along the frames, odd
   int64_t frame_step;      // from one tap's frame to the next one's; negative: backwards
-  int64_t dilation_h;      // between taps along H; 1 but for k3x3
-  int64_t dilation_w;      // between taps along W; 1 but for k3x3
+  int64_t dilation_h;      // between taps along H; 1 with 4 x 4 taps
+  int64_t dilation_w;      // between taps along W; 1 with 4 x 4 taps
   const void* weight;      // its first tap, of the inputs' type
+  const void* prepared;    // what winograd_prepare made of it; null: made here
   int64_t weight_out;      // from one output channel to the next, in elements
   int64_t weight_in;       // from one input channel to the next
   int64_t weight_step[3];  // from one tap to the next along F, H, W; negative: backwards
@@ -48,6 +50,13 @@ struct Winograd {
 // Whether this machine has the instructions for `dtype` and no faster ones that oneDNN uses, and
 // the shape is worth it. Reads sizes alone, no pointers.
 bool winograd_takes(const Winograd& w, torch::headeronly::ScalarType dtype);
+
+// Bytes of the weight as the convolution reads it. They depend on the form, the channels and the
+// depth, not on the size of the maps.
+int64_t winograd_weight_bytes(const Winograd& w, torch::headeronly::ScalarType dtype);
+
+// The weight as the convolution reads it, to `prepared`, on a boundary of 64 bytes.
+void winograd_prepare(const Winograd& w, torch::headeronly::ScalarType dtype, void* prepared);
 
 // The convolution. The result does not depend on the number of threads.
 void winograd(const Winograd& w, torch::headeronly::ScalarType dtype);

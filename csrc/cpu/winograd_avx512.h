@@ -11,7 +11,12 @@ namespace {
 
 struct Avx512 {
   using Vec = __m512;
-  static constexpr int kLanes = 16, kRows = 14;
+  static constexpr int kLanes = 16, kMostRows = 14;
+
+  // Weights that are asked for ahead of the products: those of a whole network come from memory,
+  // and the processor's own guess stops at every page.
+  template <class T>
+  static constexpr int64_t kWeightsAhead = 4096 / sizeof(T);
 
   VINPAINT_TARGET static inline Vec zero() { return _mm512_setzero_ps(); }
 

@@ -66,20 +66,23 @@ struct Avx512Bf16 : Avx512 {
     _mm512_mask_storeu_epi16(p, first(valid), narrow(value[0], value[1]));
   }
 
-  // kRows x 32 sums over `groups` of 32 channels, all held in registers: a (group, row, channel),
+  // `rows` x 32 sums over `groups` of 32 channels, all held in registers: a (group, row, channel),
   // a_step between groups; b (group, pair of channels, output, channel of the pair).
+  template <int rows>
   VINPAINT_TARGET static void multiply(const Stored* a, int64_t a_step, const Stored* b,
                                        int64_t groups, float* m) {
-    __m512 sum[kRows][2];
+    __m512 sum[rows][2];
 #pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = zero();
+    for (int r = 0; r < rows; ++r) sum[r][0] = sum[r][1] = zero();
     for (int64_t g = 0; g < groups; ++g, a += a_step, b += 32 * kGroup) {
 #pragma GCC unroll 4
       for (int pair = 0; pair < kGroup / 2; ++pair) {
         const auto low = (__m512bh)_mm512_load_si512(b + pair * 64);
         const auto high = (__m512bh)_mm512_load_si512(b + pair * 64 + 32);
+        prefetch(b + pair * 64 + kWeightsAhead<Stored>);
+        prefetch(b + pair * 64 + 32 + kWeightsAhead<Stored>);
 #pragma GCC unroll 14
-        for (int r = 0; r < kRows; ++r) {
+        for (int r = 0; r < rows; ++r) {
           int both;
           __builtin_memcpy(&both, a + r * kGroup + pair * 2, sizeof both);
           const auto channels = (__m512bh)_mm512_set1_epi32(both);
@@ -89,7 +92,7 @@ struct Avx512Bf16 : Avx512 {
       }
     }
 #pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < rows; ++r) {
       _mm512_store_ps(m + r * 32, sum[r][0]);
       _mm512_store_ps(m + r * 32 + 16, sum[r][1]);
     }
@@ -147,7 +150,7 @@ struct Avx512Bf16 : Avx512 {
 
 }  // namespace
 
-void winograd_avx512_bf16(const Winograd& w) { run_winograd<Avx512Bf16>(w); }
+const WinogradKernel winograd_avx512_bf16 = kernel_of<Avx512Bf16>();
 
 void winograd_weight_gradient_avx512_bf16(const Winograd& w, const void* grad, void* grad_weight) {
   run_weight_gradient<Avx512Bf16>(w, grad, grad_weight);

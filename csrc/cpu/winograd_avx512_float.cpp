@@ -50,19 +50,22 @@ struct Avx512Float : Avx512 {
     _mm512_mask_storeu_ps(p + 16, high(valid), value[1]);
   }
 
-  // kRows x 32 sums over `groups` of 16 channels, all held in registers: a (group, row, channel),
+  // `rows` x 32 sums over `groups` of 16 channels, all held in registers: a (group, row, channel),
   // a_step between groups; b (group, channel, output).
+  template <int rows>
   VINPAINT_TARGET static void multiply(const float* a, int64_t a_step, const float* b,
                                        int64_t groups, float* m) {
-    __m512 sum[kRows][2];
+    __m512 sum[rows][2];
 #pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) sum[r][0] = sum[r][1] = zero();
+    for (int r = 0; r < rows; ++r) sum[r][0] = sum[r][1] = zero();
     for (int64_t g = 0; g < groups; ++g, a += a_step, b += 32 * kGroup) {
 #pragma GCC unroll 4
       for (int c = 0; c < kGroup; ++c) {
         const __m512 left = _mm512_load_ps(b + c * 32), right = _mm512_load_ps(b + c * 32 + 16);
+        prefetch(b + c * 32 + kWeightsAhead<float>);
+        prefetch(b + c * 32 + 16 + kWeightsAhead<float>);
 #pragma GCC unroll 14
-        for (int r = 0; r < kRows; ++r) {
+        for (int r = 0; r < rows; ++r) {
           const __m512 channel = _mm512_set1_ps(a[r * kGroup + c]);
           sum[r][0] = _mm512_fmadd_ps(channel, left, sum[r][0]);
           sum[r][1] = _mm512_fmadd_ps(channel, right, sum[r][1]);
@@ -70,7 +73,7 @@ struct Avx512Float : Avx512 {
       }
     }
 #pragma GCC unroll 14
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < rows; ++r) {
       _mm512_store_ps(m + r * 32, sum[r][0]);
       _mm512_store_ps(m + r * 32 + 16, sum[r][1]);
     }
@@ -79,7 +82,7 @@ struct Avx512Float : Avx512 {
 
 }  // namespace
 
-void winograd_avx512_float(const Winograd& w) { run_winograd<Avx512Float>(w); }
+const WinogradKernel winograd_avx512_float = kernel_of<Avx512Float>();
 
 }  // namespace vinpaint::cpu
 

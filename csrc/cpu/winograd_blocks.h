@@ -12,13 +12,14 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <utility>
 
-#include "winograd.h"
+#include "winograd_kernels.h"
 #include "winograd_transforms.h"
 
 namespace vinpaint::cpu {
@@ -39,7 +40,7 @@ std::unique_ptr<T[], Free> aligned(int64_t count) {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // E's members: Vec, kLanes of it; Stored, the type in memory; kGroup channels are kHalves vectors;
-// the microkernel takes kRows tiles, two vectors of outputs and kPack channels a step.
+// the microkernel takes up to kMostRows tiles, two vectors of outputs and kPack channels a step.
 template <class E, class A>
 class Blocks {
  protected:
@@ -66,20 +67,35 @@ class Blocks {
         tiles_x_(ceil_div(ceil_div(w.width, lattice_w_), 2)),
         tiles_(w.batch * w.frames * lattice_h_ * lattice_w_ * tiles_y_ * tiles_x_) {
     const int64_t tile_bytes = A::kPlanes * groups_ * E::kGroup * sizeof(Stored);
-    const int64_t most = std::clamp<int64_t>(kCache / tile_bytes / E::kRows, 1, 8);
     const int64_t threads = torch::stable::get_num_threads();
-    const int64_t blocks = ceil_div(ceil_div(tiles_, most * E::kRows), threads) * threads;
-    block_ = ceil_div(ceil_div(tiles_, blocks), E::kRows) * E::kRows;
+    rows_ = rows_for(tiles_, threads);
+    row_groups_ = ceil_div(tiles_, rows_);
+    const int64_t most = std::clamp<int64_t>(kCache / tile_bytes / rows_, 1, 8);
+    const int64_t rounds = ceil_div(ceil_div(row_groups_, threads), most);
+    blocks_ = std::min(row_groups_, rounds * threads);
+    block_ = blocks_ == 0 ? 0 : ceil_div(row_groups_, blocks_) * rows_;
     plane_ = (groups_ * block_ | 1) * E::kGroup;
   }
 
-  void run() {
-    weights_ = aligned<Stored>(columns_ * A::kProducts * groups_ * kPanel);
+  int64_t weights() const { return columns_ * A::kProducts * groups_ * kPanel; }
+
+  void prepare(Stored* prepared) const {
     torch::stable::parallel_for(0, columns_ * groups_, 1, [&](int64_t begin, int64_t end) {
       const auto taps = aligned<float>(kTaps * kTap);
-      for (int64_t i = begin; i < end; ++i) transform_weights(i / groups_, i % groups_, taps.get());
+      for (int64_t i = begin; i < end; ++i)
+        transform_weights(i / groups_, i % groups_, taps.get(), prepared);
     });
-    torch::stable::parallel_for(0, ceil_div(tiles_, block_), 1, [&](int64_t begin, int64_t end) {
+  }
+
+  void run() const {
+    std::unique_ptr<Stored[], Free> made;
+    const auto* prepared = static_cast<const Stored*>(w_.prepared);
+    if (prepared == nullptr) {
+      made = aligned<Stored>(weights());
+      prepare(made.get());
+      prepared = made.get();
+    }
+    torch::stable::parallel_for(0, blocks_, 1, [&](int64_t begin, int64_t end) {
       const int64_t widest = std::max(w_.x_channels, w_.skip_channels);
       const auto zeros = aligned<Stored>(widest);
       std::fill_n(zeros.get(), widest, Stored(0));
@@ -88,10 +104,10 @@ class Blocks {
       std::fill_n(v.get(), inputs, Stored(0));  // the last block has rows without a tile
       const auto m = aligned<float>(A::kProducts * block_ * kColumns);
       for (int64_t b = begin; b < end; ++b) {
-        const int64_t first = b * block_, count = std::min(block_, tiles_ - first);
+        const int64_t first = first_tile(b), count = std::min(first_tile(b + 1), tiles_) - first;
         for (int64_t i = 0; i < count; ++i) transform_input(first + i, i, zeros.get(), v.get());
         for (int64_t c = 0; c < columns_; ++c) {
-          multiply(c, count, v.get(), m.get());
+          multiply(c, count, v.get(), prepared, m.get());
           for (int64_t i = 0; i < count; ++i) transform_output(first + i, i, c, m.get());
         }
       }
@@ -99,6 +115,30 @@ class Blocks {
   }
 
  protected:
+  static constexpr int kFewestRows = 8, kKernels = E::kMostRows - kFewestRows + 1;
+
+  // With how many tiles a time the busiest thread is done first: few tiles are shared evenly, many
+  // read the weights less often.
+  static int64_t rows_for(int64_t tiles, int64_t threads) {
+    int64_t best = E::kMostRows, least = INT64_MAX;
+    for (int64_t rows = E::kMostRows; rows >= kFewestRows; --rows) {
+      const int64_t steps = ceil_div(ceil_div(tiles, rows), threads) * (rows + 1);
+      if (steps < least) best = rows, least = steps;
+    }
+    return best;
+  }
+
+  using Product = void (*)(const Stored*, int64_t, const Stored*, int64_t, float*);
+
+  // The microkernels for kFewestRows tiles and more.
+  template <int... I>
+  static constexpr std::array<Product, kKernels> kernels(std::integer_sequence<int, I...>) {
+    return {E::template multiply<kFewestRows + I>...};
+  }
+
+  // Of a block: as even a share as whole groups of rows allow.
+  int64_t first_tile(int64_t block) const { return block * row_groups_ / blocks_ * rows_; }
+
   struct Tile {
     int64_t image, frame, y, x;  // n * F + f, f, and the first position
   };
@@ -154,7 +194,8 @@ class Blocks {
   };
 
   // One group's weights for kColumns outputs into (product, step, output, channel of the step).
-  VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps) const {
+  VINPAINT_TARGET void transform_weights(int64_t column, int64_t group, float* taps,
+                                         Stored* prepared) const {
     const Part part = part_of(group % phase_groups_);
     const Column to_column = column_of(column);
     const Stored* source = static_cast<const Stored*>(w_.weight) + part.offset + to_column.offset;
@@ -185,14 +226,16 @@ class Blocks {
         for (int q = 0; q < A::kProducts; ++q) {
           Vec packed[E::kPack];
           for (int i = 0; i < E::kPack; ++i) packed[i] = u[i][q];
-          E::store_weights(
-              panel(column, q) + group * kPanel + (step * 2 + half) * E::kLanes * E::kPack, packed);
+          E::store_weights(prepared + panel(column, q) + group * kPanel +
+                               (step * 2 + half) * E::kLanes * E::kPack,
+                           packed);
         }
       }
   }
 
-  Stored* panel(int64_t column, int64_t product) const {
-    return weights_.get() + (column * A::kProducts + product) * groups_ * kPanel;
+  // Where these weights begin: (column, product, group, step, output, channel).
+  int64_t panel(int64_t column, int64_t product) const {
+    return (column * A::kProducts + product) * groups_ * kPanel;
   }
 
   // One tile's sums of inputs, all channels of both inputs at all taps along the frames.
@@ -241,12 +284,14 @@ class Blocks {
   }
 
   // All products of the block's tiles for one pair of output vectors: (product, tile, output).
-  VINPAINT_TARGET void multiply(int64_t column, int64_t count, const Stored* v, float* m) const {
+  VINPAINT_TARGET void multiply(int64_t column, int64_t count, const Stored* v,
+                                const Stored* prepared, float* m) const {
+    const auto product = kernels(std::make_integer_sequence<int, kKernels>())[rows_ - kFewestRows];
     for (int q = 0; q < A::kProducts; ++q) {
       const Stored* a = v + A::plane_of(q) * plane_;
-      for (int64_t row = 0; row < count; row += E::kRows)
-        E::multiply(a + row * E::kGroup, block_ * E::kGroup, panel(column, q), groups_,
-                    m + (q * block_ + row) * kColumns);
+      for (int64_t row = 0; row < count; row += rows_)
+        product(a + row * E::kGroup, block_ * E::kGroup, prepared + panel(column, q), groups_,
+                m + (q * block_ + row) * kColumns);
     }
   }
 
@@ -288,26 +333,41 @@ class Blocks {
   const int64_t lattice_h_, lattice_w_;  // a dilated convolution is one on each sub-lattice
   const int64_t tiles_y_, tiles_x_;      // tiles of one sub-lattice
   const int64_t tiles_;                  // of all frames
-  int64_t block_;                        // tiles a block, a multiple of kRows
+  int64_t rows_;                         // tiles that the microkernel takes
+  int64_t row_groups_;                   // of so many tiles
+  int64_t blocks_;                       // as many for each thread
+  int64_t block_;                        // most tiles a block, a multiple of rows_
   int64_t plane_;  // from plane to plane: an odd number of cache lines, which spreads them
-  std::unique_ptr<Stored[], Free> weights_;  // (column, product, group, step, output, channel)
 };
 
-// Whether no sub-lattice has more than 2 x 2 positions.
-inline bool on_pairs(const Winograd& w) {
-  return w.height <= 2 * w.dilation_h && w.width <= 2 * w.dilation_w;
+// f of the loops for w's form.
+template <class E, class F>
+auto with_blocks(const Winograd& w, const F& f) {
+  switch (w.form) {
+    case WinogradForm::k4x4Up:
+      return f(Blocks<E, Deconv4x4>(w));
+    case WinogradForm::k4x4Down:
+      return f(Blocks<E, Conv4x4Stride2>(w));
+    case WinogradForm::k3x3OnPairs:
+      return f(Blocks<E, Conv3x3OnPairs>(w));
+    default:
+      return f(Blocks<E, Conv3x3>(w));
+  }
 }
 
 template <class E>
-void run_winograd(const Winograd& w) {
-  if (w.form == WinogradForm::k4x4Up)
-    Blocks<E, Deconv4x4>(w).run();
-  else if (w.form == WinogradForm::k4x4Down)
-    Blocks<E, Conv4x4Stride2>(w).run();
-  else if (on_pairs(w))
-    Blocks<E, Conv3x3OnPairs>(w).run();
-  else
-    Blocks<E, Conv3x3>(w).run();
+constexpr WinogradKernel kernel_of() {
+  using Stored = typename E::Stored;
+  return {
+      [](const Winograd& w) -> int64_t {
+        return with_blocks<E>(w, [](const auto& blocks) { return blocks.weights(); }) *
+               static_cast<int64_t>(sizeof(Stored));
+      },
+      [](const Winograd& w, void* prepared) {
+        with_blocks<E>(w, [&](const auto& b) { b.prepare(static_cast<Stored*>(prepared)); });
+      },
+      [](const Winograd& w) { with_blocks<E>(w, [](const auto& blocks) { blocks.run(); }); },
+  };
 }
 
 }  // namespace

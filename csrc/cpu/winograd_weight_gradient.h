@@ -169,7 +169,7 @@ template <class E>
 void run_weight_gradient(const Winograd& w, const void* grad, void* grad_weight) {
   if (w.form == WinogradForm::k4x4Up)
     WeightGradient<E, Deconv4x4>(w, grad, grad_weight).run();
-  else if (on_pairs(w))
+  else if (w.form == WinogradForm::k3x3OnPairs)
     WeightGradient<E, Conv3x3OnPairs>(w, grad, grad_weight).run();
   else
     WeightGradient<E, Conv3x3>(w, grad, grad_weight).run();

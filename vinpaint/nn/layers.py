@@ -63,6 +63,7 @@ class ConvBNReLU(nn.Module):
         self.register_buffer("running_mean", torch.zeros(out_channels))
         self.register_buffer("running_var", torch.ones(out_channels))
         self.bias: Tensor | None = None  # set by fold()
+        self._cache = ops.WeightCache()
         # He initialisation over the inputs that reach one output.
         fan_in = in_channels * math.prod(kernel) / (math.prod(stride) if transposed else 1)
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / fan_in))
@@ -74,7 +75,7 @@ class ConvBNReLU(nn.Module):
         """(N, C, F, H, W) in, (N, C', F, H', W') out; ``residual`` is added after the ReLU."""
         common: dict[str, Any] = {"skip": skip, "residual": residual, **self.geometry}
         if self.bias is not None:
-            return ops.conv_bias_relu(x, self.weight, self.bias, **common)
+            return ops.conv_bias_relu(x, self.weight, self.bias, cache=self._cache, **common)
         if not self.training:
             weight, bias = self.folded()
             return ops.conv_bias_relu(x, weight.to(x.dtype), bias, **common)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
+
 SWEEPS = 4
 """Relaxation sweeps a level that the networks' input gets: smooth enough to start from."""
 
@@ -30,8 +32,20 @@ def harmonic_fill(frames: Tensor, mask: Tensor, *, sweeps: int = SWEEPS) -> Tens
     planes = (batch * count, -1, height, width)
     known = 1 - mask.transpose(1, 2).reshape(planes)
     pixels = frames.transpose(1, 2).reshape(planes)
-    filled = _solve(torch.where(known > 0, pixels, 0), known, sweeps)
+    pixels = torch.where(known > 0, pixels, 0)
+    solve = torch.ops.vinpaint._harmonic_fill if _has_operator(pixels) else _solve
+    filled = solve(pixels, known.to(pixels.dtype), sweeps)
     return filled.reshape(batch, count, channels, height, width).transpose(1, 2)
+
+
+def _has_operator(pixels: Tensor) -> bool:
+    """The operator is one call where :func:`_solve` is a hundred; it has no gradient."""
+    return (
+        pixels.device.type == "cpu"
+        and pixels.dtype == torch.float32
+        and not pixels.requires_grad
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _solve(pixels: Tensor, known: Tensor, sweeps: int) -> Tensor:

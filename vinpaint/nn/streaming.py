@@ -97,6 +97,7 @@ class _Layer:
             taps.reverse()
         self._taps = taps[: self._past + 1 + wait]
         self._weight: Tensor | None = None
+        self._cache = ops.WeightCache()
         self._window: deque[Inputs] = deque()
 
     def run(self, inputs: Iterable[Inputs], end: bool) -> list[Tensor]:
@@ -122,7 +123,10 @@ class _Layer:
         if self._weight is None:
             self._weight = self._flattened(frames[0].shape[1])
         self._window.popleft()
-        return [ops.conv_bias_relu(x, self._weight, self._bias, skip=skip, **self._options)]
+        out = ops.conv_bias_relu(
+            x, self._weight, self._bias, skip=skip, cache=self._cache, **self._options
+        )
+        return [out]
 
     def _flattened(self, channels: int) -> Tensor:
         """The weight for the input's ``channels`` of all frames, then the skip's of all frames."""
