@@ -40,9 +40,9 @@ VINPAINT_LIBRARY(m) {
       "bool transposed) -> int");
   m.def(
       "_prepare_weight(Tensor x, Tensor? skip, Tensor weight, int[] stride, int[] dilation, "
-      "bool transposed) -> Tensor");
+      "bool transposed) -> Tensor[]");
   m.def(
-      "_conv_bias_relu_prepared(Tensor x, Tensor? skip, Tensor weight, Tensor prepared, "
+      "_conv_bias_relu_prepared(Tensor x, Tensor? skip, Tensor weight, Tensor[] prepared, "
       "Tensor? bias, Tensor? residual, int[] stride, int[] dilation, bool transposed, bool relu) "
       "-> Tensor");
 
@@ -68,8 +68,9 @@ VINPAINT_LIBRARY(m) {
       "composite_frames(Tensor completed, Tensor frames, Tensor mask) "
       "-> (Tensor composited, Tensor invalid)");
 
-  // Planes (B, C, h, w), 0 where not `known` (B, 1, h, w), with the hole filled by Laplace's equation
-  // from coarse to fine, so many sweeps a size. On a CPU; nn/prefill.py says it in plain torch.
+  // Planes (B, C, h, w), 0 where not `known` (B, 1, h, w), with the hole filled by Laplace's
+  // equation from coarse to fine, so many sweeps a size. On a CPU; nn/prefill.py says it in plain
+  // torch.
   m.def("_harmonic_fill(Tensor pixels, Tensor known, int sweeps) -> Tensor");
 
   // From each pixel of a frame's hole along the flow, frame by frame, until it is no longer in a

@@ -33,6 +33,7 @@ namespace vinpaint {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
 using Ints = std::vector<int64_t>;
 using Flags =
     torch::headeronly::HeaderOnlyArrayRef<bool>;  // std::vector<bool> has no array behind it

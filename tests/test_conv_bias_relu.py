@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from convolution_cases import BY_NAME, CASES, DTYPES, WIDE, Case, make_inputs
@@ -170,6 +173,66 @@ def test_gradient_of_one_input_alone(only):
     inputs.tensors()[only].requires_grad_()
     call(ops.conv_bias_relu, inputs, case).sum().backward()
     assert [k for k, t in inputs.tensors().items() if t.grad is not None] == [only]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *WIDE], ids=str)
+@pytest.mark.parametrize("extras", [False, True])
+def test_a_cached_weight_gives_the_same_bits(case, dtype, extras):
+    inputs = make_inputs(case, dtype, extras=extras)
+    expected = call(ops.conv_bias_relu, inputs, case)
+    cache = ops.WeightCache()
+    for _ in range(2):
+        assert torch.equal(call(ops.conv_bias_relu, inputs, case, cache=cache), expected)
+
+
+@pytest.mark.parametrize("name", ["flat_stride", "wide", "wide_deconv"])
+def test_a_changed_weight_is_prepared_anew(name):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True)
+    cache = ops.WeightCache()
+    first = call(ops.conv_bias_relu, inputs, case, cache=cache)
+    inputs.weight.mul_(2)
+    changed = call(ops.conv_bias_relu, inputs, case, cache=cache)
+    assert torch.equal(changed, call(ops.conv_bias_relu, inputs, case))
+    assert not torch.equal(changed, first)
+    inputs.weight = inputs.weight / 2
+    assert torch.equal(call(ops.conv_bias_relu, inputs, case, cache=cache), first)
+
+
+def test_a_cache_does_not_follow_a_copy_of_its_layer():
+    case = BY_NAME["wide"]
+    inputs = make_inputs(case, torch.float32, extras=False)
+    cache = ops.WeightCache()
+    expected = call(ops.conv_bias_relu, inputs, case, cache=cache)
+    for copied in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert torch.equal(call(ops.conv_bias_relu, inputs, case, cache=copied), expected)
+
+
+def test_a_cache_stands_aside_while_learning():
+    case = BY_NAME["wide"]
+    inputs = make_inputs(case, torch.float32, extras=False).require_grad()
+    call(ops.conv_bias_relu, inputs, case, cache=ops.WeightCache()).sum().backward()
+    assert inputs.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["flat_stride", "wide", "wide_deconv"])
+def test_a_weight_prepared_for_something_else_is_refused(name):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True)
+    geometry = (list(case.stride), list(case.dilation), case.transposed)
+    prepare, convolve = (
+        torch.ops.vinpaint._prepare_weight,
+        torch.ops.vinpaint._conv_bias_relu_prepared,
+    )
+    prepared = prepare(inputs.x, inputs.skip, inputs.weight, *geometry)
+    assert prepared
+    other = BY_NAME["pointwise"]
+    strange = make_inputs(other, torch.float32, extras=False)
+    wrong = prepare(strange.x, None, strange.weight, [1, 1, 1], [1, 1, 1], False)
+    for given in ([], wrong, [torch.zeros(3, dtype=torch.uint8)], [*prepared, *prepared]):
+        with pytest.raises(RuntimeError, match="prepared must be what _prepare_weight gives"):
+            convolve(inputs.x, inputs.skip, inputs.weight, given, None, None, *geometry, True)
 
 
 @pytest.mark.parametrize("layout", ["plain", "channels_last"])

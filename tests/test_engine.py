@@ -19,12 +19,14 @@ from models import random_model
 
 from vinpaint import engine
 from vinpaint.engine import compiling, export, openvino, tensorrt
-from vinpaint.engine.graph import ClipGraph
+from vinpaint.engine.graph import ClipGraph, StreamGraph
 from vinpaint.engine.store import MAGIC, Spec, Store
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter
+from vinpaint.nn.streaming import LAYERS, Clock
 from vinpaint.painting import Given
+from vinpaint.streaming import Streamer
 from vinpaint.video.windows import WORKING_HOLE, Plan, Shot, make_plan, whole_region
 
 WIDTH = 0.125
@@ -167,6 +169,17 @@ def test_values_that_are_no_numbers_are_told() -> None:
     [
         ({"height": 0}, "expected a height and a width above 0, got 0 x 52"),
         ({"frames": 26, "context": 13}, "expected more frames than 26, twice the context, got 26"),
+        (
+            {"lookahead": 2},
+            "either a clip's number of frames or a stream's look-ahead, got 6 and 2",
+        ),
+        ({"frames": None}, "a clip's number of frames or a stream's look-ahead, got None and None"),
+        ({"frames": None, "lookahead": -1}, "a look-ahead of 0 or more and no context, got -1"),
+        (
+            {"frames": None, "lookahead": 1, "any_size": True},
+            "expected a stream's frames to be of one size",
+        ),
+        ({"any_size": True}, "expected multiples of 8 above 8 for any size, got 40 x 52"),
         ({"precision": "int8"}, "precision: expected one of fp32, fp16, bf16, got 'int8'"),
     ],
 )
@@ -176,6 +189,166 @@ def test_what_cannot_be_exported_is_an_error(options: dict[str, Any], message: s
         engine.export_program(_model(), **{**size, **options})
     with pytest.raises(InputError, match="without strides over frames"):
         engine.export_program(_model(temporal_stride=True), **size)
+
+
+def test_a_graph_for_any_size_computes_the_same() -> None:
+    rng = np.random.default_rng(0)
+    model = _model(prefill="smooth")
+    anything = ClipGraph(model, any_size=True)
+    for height, width in ((16, 64), (40, 56)):
+        clip = torch.from_numpy(rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8))
+        mask = torch.zeros(3, height, width, dtype=torch.uint8)
+        mask[:, 3:13, 20:50] = 1
+        live = torch.ones(3, dtype=torch.uint8)
+        with torch.no_grad():
+            found, expected = (graph(clip, mask, live)[0] for graph in (anything, ClipGraph(model)))
+        assert torch.equal(found, expected)
+
+
+def test_a_file_for_any_size_takes_any_on_the_grid() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    size = {"frames": FRAMES, "height": 40, "width": 56}
+    file = export.onnx_bytes(_model(), **size, any_frames=True, any_size=True)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[1].shape == ["frames", "height", "width"]
+    for frames, height, width in ((3, 40, 56), (4, 64, 24)):
+        clip = np.random.default_rng(0).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+        mask = np.zeros(clip.shape[:3], np.uint8)
+        mask[:, 8:20, 4:16] = 255
+        inputs = {"frames": clip, "mask": mask, "live": np.ones(frames, np.uint8)}
+        filled, _ = session.run(None, inputs)
+        with torch.no_grad():
+            expected, _ = ClipGraph(_model())(*map(torch.from_numpy, inputs.values()))
+        assert _far(filled, expected.numpy()) <= 1
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def _streamed(inpainter: Inpainter, lookahead: int, clip: np.ndarray, mask: np.ndarray) -> Any:
+    streamer = Streamer(inpainter, lookahead=lookahead, area=(0, 0, *clip.shape[2:0:-1]))
+    pairs = zip(clip, mask, strict=True)
+    finished = [image for pair in pairs for image in streamer.push(*pair)]
+    return np.stack(finished + streamer.flush())
+
+
+def _stepped(run: Any, graph: StreamGraph, clip: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A clip through the graph of a step, however it is run; after the clip's end it is given its first frame."""
+    frames, holes = (torch.from_numpy(part).split(1) for part in (clip, mask))
+    clock, state = Clock(graph.step.delays), graph.blank(*clip.shape[1:3])
+    steps = [clock.tick() for _ in frames]
+    steps += clock.end()
+    finished: list[np.ndarray] = []
+    for t, live in enumerate(steps):
+        new, late = t if t < len(frames) else 0, len(finished)
+        alive = torch.tensor(live, dtype=torch.uint8)
+        with torch.no_grad():
+            completed, invalid, *state = run(
+                frames[new], holes[new], frames[late], holes[late], alive, *state
+            )
+        assert invalid.tolist() == [0]
+        if live[-1]:
+            finished.append(completed[0].numpy())
+    assert len(finished) == len(frames)
+    return np.stack(finished)
+
+
+@pytest.mark.parametrize("lookahead", [0, 3, 13])
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[2], OPTIONS[4]], ids=str)
+def test_steps_of_the_graph_are_the_stream(options: dict[str, Any], lookahead: int) -> None:
+    clip, mask = _clip(16)
+    mask[5:8] = 0
+    expected = _streamed(Inpainter(_model(**options), propagate="off"), lookahead, clip, mask)
+    for plain in (True, False):
+        graph = StreamGraph(_model(**options), lookahead=lookahead, plain=plain).eval()
+        found = _stepped(graph, graph, clip, mask)
+        assert _far(found, expected) <= 1
+        assert (found != expected).mean() < 1e-3
+
+
+def test_onnx_runtime_takes_the_same_steps() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    clip, mask = _clip(8)
+    graph = StreamGraph(_model(), lookahead=2).eval()
+    file = export.onnx_bytes(_model(), lookahead=2, height=HEIGHT, width=WIDE)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    inputs, outputs = export.interface(stream=True)
+    assert [i.name for i in session.get_inputs()] == list(inputs)
+    assert [o.name for o in session.get_outputs()] == list(outputs)
+    assert len(inputs) == 5 + LAYERS
+
+    def run(*given: torch.Tensor) -> list[torch.Tensor]:
+        values = {name: part.numpy() for name, part in zip(inputs, given, strict=True)}
+        return [torch.from_numpy(value) for value in session.run(None, values)]
+
+    expected = _streamed(Inpainter(_model(), propagate="off"), 2, clip, mask)
+    assert _far(_stepped(run, graph, clip, mask), expected) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "lookahead", "propagate"),
+    [({}, 0, "off"), (OPTIONS[4], 4, "off"), (OPTIONS[0], 3, "auto")],
+    ids=str,
+)
+def test_openvino_streams_as_the_operators_do(
+    options: dict[str, Any], lookahead: int, propagate: Any, cache: Path
+) -> None:
+    pytest.importorskip("openvino")
+    clip, mask = _clip(12)
+    mask[3] = 0
+    mask[:, :, 30:] = 0
+    ours, theirs = (
+        _streamed(
+            Inpainter(_model(**options), backend=backend, propagate=propagate),
+            lookahead,
+            clip,
+            mask,
+        )
+        for backend in ("native", "openvino")
+    )
+    assert _far(theirs, ours) <= 1
+    assert (theirs != ours).mean() < 1e-3
+    assert len([path for path in cache.iterdir() if path.suffix == ".engine"]) == 1
+
+
+def test_a_streams_engine_starts_afresh_after_a_flush(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    clip, mask = _clip(5)
+    inpainter = Inpainter(_model(), backend="openvino", propagate="off")
+    streamer = Streamer(inpainter, lookahead=4)
+    rounds = []
+    for frames in (255 - clip, clip, clip[:2]):
+        found = [
+            image for pair in zip(frames, mask, strict=False) for image in streamer.push(*pair)
+        ]
+        rounds.append(np.stack(found + streamer.flush()))
+    assert [len(found) for found in rounds] == [5, 5, 2]
+    assert np.array_equal(rounds[1], _streamed(inpainter, 4, clip, mask))
+    assert any(cache.iterdir())
+
+
+def test_deep_pixels_stream_through_an_engine(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    clip, mask = _clip(4)
+    deep = clip.astype(np.uint16) * 257
+    ours, theirs = (
+        _streamed(Inpainter(_model(), backend=backend, propagate="off"), 2, deep, mask)
+        for backend in ("native", "openvino")
+    )
+    assert theirs.dtype == np.uint16
+    assert _far(theirs, ours) <= 2 * 257
+    assert np.array_equal(theirs[mask == 0], deep[mask == 0])
+    assert any(cache.iterdir())
+
+
+def test_what_streams_cannot_be_through_an_engine(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    alone = Inpainter(_model(mode="2dcn"), backend="openvino", propagate="off")
+    with pytest.raises(InputError, match="expected networks with a 3DCN for an engine"):
+        Streamer(alone)
+    with pytest.raises(InputError, match="expected networks with a 3DCN for an engine"):
+        engine.export_program(_model(mode="2dcn"), lookahead=0, height=16, width=16)
+    assert not cache.exists() or not any(cache.iterdir())
 
 
 # --- engines --------------------------------------------------------------------------------------
@@ -444,14 +617,14 @@ def test_the_digest_is_that_of_the_weights() -> None:
 
 
 def test_what_was_carried_travels_as_bytes() -> None:
-    from vinpaint.engine.painting import _bytes
+    from vinpaint.engine.painting import graph_bytes
     from vinpaint.painting import clip_of
 
     unknown = np.array([[0, 1e-4, 0.5, 0.9999, 1]], np.float32)
     given = Given(np.zeros((1, 5, 3), np.uint8), (unknown > 0).view(np.uint8), unknown)
-    _, found = _bytes(clip_of([given], whole_region(1, 5, None, WORKING_HOLE)))
+    _, found = graph_bytes(clip_of([given], whole_region(1, 5, None, WORKING_HOLE)))
     assert found[0, 0, 0].tolist() == [0, 1, 128, 254, 255]
-    _, found = _bytes(
+    _, found = graph_bytes(
         clip_of([given._replace(unknown=None)], whole_region(1, 5, None, WORKING_HOLE))
     )
     assert found[0, 0, 0].tolist() == [0, 255, 255, 255, 255]

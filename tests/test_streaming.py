@@ -13,6 +13,7 @@ import torch
 from models import random_model
 
 from vinpaint import streaming
+from vinpaint.engine.streaming import EngineStream
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter, fold_batch_norm
@@ -161,6 +162,29 @@ def test_a_fixed_mask_is_looked_at_in_its_neighbourhood_alone() -> None:
     expected = np.stack(list(inpainter.fill(pairs, plan)))
     found, _ = _push_all(Streamer(inpainter, mask=logo), clip)
     assert np.abs(np.stack(found).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("lookahead", [0, 3, 13])
+def test_the_operators_as_one_graph_give_the_same(
+    lookahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU captures, here run eagerly."""
+    clip, mask = _clip()
+    mask[5:8] = 0
+    inpainter = Inpainter(
+        random_model(InpainterConfig(width=WIDTH, prefill="smooth")), propagate="off"
+    )
+    expected, _ = _push_all(Streamer(inpainter, lookahead=lookahead), clip, mask)
+    monkeypatch.setattr(
+        streaming,
+        "_stream",
+        lambda inpainter, region, lookahead, _: EngineStream(inpainter.painter, region, lookahead),
+    )
+    found, late = _push_all(Streamer(inpainter, lookahead=lookahead), clip, mask)
+    assert set(late) == {lookahead}
+    difference = np.abs(np.stack(found).astype(int) - np.stack(expected))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("lookahead", [0, 3, 8])

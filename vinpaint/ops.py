@@ -301,9 +301,11 @@ class WeightCache:
     def __init__(self) -> None:
         self._weight: Tensor | None = None
         self._version = 0
-        self._prepared: dict[int, Tensor] = {}
+        self._prepared: dict[int, list[Tensor]] = {}
 
-    def get(self, x: Tensor, skip: Tensor | None, weight: Tensor, *geometry: Any) -> Tensor | None:
+    def get(
+        self, x: Tensor, skip: Tensor | None, weight: Tensor, *geometry: Any
+    ) -> list[Tensor] | None:
         """The weight prepared for these inputs; ``None`` where the kernel reads it as it is."""
         form: int = _ops._weight_form(x, skip, weight, *geometry)
         if form == 0:
@@ -322,6 +324,11 @@ class WeightCache:
 
     def __reduce__(self) -> tuple[type[WeightCache], tuple[()]]:
         return WeightCache, ()
+
+
+@register_fake("vinpaint::_weight_form")
+def _(*_inputs: Any) -> int:
+    return 0  # a fake has nothing to prepare
 
 
 def conv_bias_relu(

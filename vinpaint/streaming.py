@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from vinpaint.devices import return_free_memory
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
-from vinpaint.nn.streaming import StreamingCompletion
+from vinpaint.nn.streaming import StreamingCompletion, waits
 from vinpaint.painting import Given, Image, Mask, Painter
 from vinpaint.propagation.propagator import CarryStream
 from vinpaint.video.windows import (
@@ -27,10 +27,6 @@ from vinpaint.video.windows import (
 
 FULL_LOOKAHEAD = 13
 """Frames after which 3DCN has seen all that it ever looks at."""
-
-ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
-"""The layers of 3DCN, counted from 0, in the order in which they are allowed to wait for one frame more. Measured: a
-frame's wait of the first layer is worth more than four of the last ones."""
 
 TIDY_FRAMES = 64
 """Frames after which free memory goes back to the system, which the heap's holes would keep."""
@@ -86,8 +82,8 @@ class Streamer:
         net = inpainter.model.completion
         if net is not None and net.temporal_stride:
             raise InputError("streaming: expected a 3DCN without strides over frames")
-        if type(inpainter.painter) is not Painter:
-            raise InputError("streaming: expected the backend native; engines take whole clips")
+        if net is None and type(inpainter.painter) is not Painter:
+            raise InputError("streaming: expected networks with a 3DCN for an engine")
         self.lookahead = lookahead
         self._inpainter = inpainter
         self._mask = None if mask is None else _as_mask(mask)
@@ -97,6 +93,7 @@ class Streamer:
             raise InputError("thickness: expected none beside a mask, which says its own")
         self._area, self._thickness = area, thickness
         self._shot: _Shot | None = None
+        self._streams: _Streams = {}
 
     def push(self, frame: Image, mask: Mask | None = None) -> list[Image]:
         """Take in the next frame, of which a copy is kept.
@@ -115,7 +112,10 @@ class Streamer:
         if hole is None:
             raise InputError("mask: expected one with the frame or of the streamer, got none")
         _check_frame(frame, hole)
-        shot = self._shot or _Shot(self._inpainter, self.lookahead, self._regions(frame), frame)
+        shot = self._shot
+        if shot is None:
+            regions = self._regions(frame)
+            shot = _Shot(self._inpainter, self.lookahead, regions, frame, self._streams)
         finished = shot.push(frame.copy(), hole.copy())
         self._shot = shot
         return finished
@@ -141,7 +141,12 @@ class _Shot:
     """From a first frame to a flush."""
 
     def __init__(
-        self, inpainter: Inpainter, lookahead: int, regions: Sequence[Region], first: Image
+        self,
+        inpainter: Inpainter,
+        lookahead: int,
+        regions: Sequence[Region],
+        first: Image,
+        streams: _Streams,
     ) -> None:
         self._size, self._dtype = first.shape, first.dtype
         self._inside = np.zeros(first.shape[:2], bool)
@@ -152,7 +157,12 @@ class _Shot:
         if inpainter.propagator is not None and regions:
             ahead, lookahead = shared(lookahead)
             self._carrying = inpainter.propagator.stream(regions, lookahead=ahead)
-        self._networks = [_Networks(inpainter, region, lookahead) for region in regions]
+        self._networks: list[_Stream] = []
+        for region in regions:
+            key = region, str(first.dtype)
+            if key not in streams:
+                streams[key] = _stream(inpainter, region, lookahead, first)
+            self._networks.append(streams[key])
         self._waiting: deque[Given] = deque()
         self._came = 0
 
@@ -202,8 +212,36 @@ class _Shot:
         return image
 
 
-class _Networks:
+class _Stream(Protocol):
     """The networks in one region."""
+
+    region: Region
+
+    def push(self, frame: Given) -> list[Image | None]:
+        """The next frame; what is finished by it: the region with its hole filled, ``None`` without a hole."""
+
+    def flush(self) -> list[Image | None]:
+        """What is still due when no more frames come."""
+
+
+_Streams = dict[tuple[Region, str], _Stream]
+"""Of the shots before: setting one up may take longer than a frame does."""
+
+
+def _stream(inpainter: Inpainter, region: Region, lookahead: int, first: Image) -> _Stream:
+    """Through an engine, or the operators; these as a CUDA graph where that loses nothing."""
+    painter = inpainter.painter
+    native = type(painter) is Painter
+    captured = painter.device.type == "cuda" and first.dtype == np.uint8
+    if painter.model.completion is None or (native and not captured):
+        return _Networks(inpainter, region, lookahead)
+    from vinpaint.engine.streaming import EngineStream
+
+    return EngineStream(painter, region, lookahead)
+
+
+class _Networks:
+    """The operators, one after the other, on one region."""
 
     def __init__(self, inpainter: Inpainter, region: Region, lookahead: int) -> None:
         self.region = region
@@ -249,15 +287,6 @@ def shared(lookahead: int) -> tuple[int, int]:
     """Frames that propagation waits for, and frames that 3DCN then waits for."""
     networks = min(lookahead, NETWORKS_LOOKAHEAD)
     return lookahead - networks, networks
-
-
-def waits(lookahead: int) -> list[int]:
-    """Frames that each layer of 3DCN waits for, together at most ``lookahead``."""
-    found = [0] * (max(ORDER) + 1)
-    for layer in ORDER:
-        if sum(found) < lookahead:
-            found[layer] += 1
-    return found
 
 
 def _as_mask(mask: Any) -> Mask:

@@ -19,7 +19,7 @@ Tensor conv_bias_relu(const Tensor& x, const OptionalTensor& skip, const Tensor&
 }
 
 Tensor conv_bias_relu_prepared(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
-                               const Tensor& prepared, const OptionalTensor& bias,
+                               const Tensors& prepared, const OptionalTensor& bias,
                                const OptionalTensor& residual, const Ints& stride,
                                const Ints& dilation, bool transposed, bool relu) {
   constexpr const char* op = "_conv_bias_relu_prepared";
@@ -38,8 +38,8 @@ int64_t weight_form_of(const Tensor& x, const OptionalTensor& skip, const Tensor
       check_convolution("_weight_form", x, skip, weight, stride, dilation, transposed));
 }
 
-Tensor prepared_weight(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
-                       const Ints& stride, const Ints& dilation, bool transposed) {
+Tensors prepared_weight(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
+                        const Ints& stride, const Ints& dilation, bool transposed) {
   return prepare_weight(
       check_convolution("_prepare_weight", x, skip, weight, stride, dilation, transposed));
 }
@@ -84,6 +84,11 @@ STABLE_TORCH_LIBRARY_IMPL(vinpaint, CPU, m) {
   m.impl("_prepare_weight", TORCH_BOX(&prepared_weight));
   m.impl("_conv_bias_relu_prepared", TORCH_BOX(&conv_bias_relu_prepared));
   m.impl("_conv_bias_relu_backward", TORCH_BOX(&conv_bias_relu_backward));
+}
+
+// Weights that oneDNN prepared bring a dispatch key of their own.
+STABLE_TORCH_LIBRARY_IMPL(vinpaint, MkldnnCPU, m) {
+  m.impl("_conv_bias_relu_prepared", TORCH_BOX(&conv_bias_relu_prepared));
 }
 
 }  // namespace vinpaint::cpu

@@ -60,6 +60,18 @@ Tensor onednn(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
                       l.dilation, int64_t{1}, activation, NoScalars(), NoText());
 }
 
+// The form of a weight that oneDNN made for inputs like x, after those of WinogradForm.
+constexpr int64_t kOnednnForm = 5;
+
+Tensor onednn_weight(const Tensor& weight, const Tensor& x, const Lowered& l, bool transposed) {
+  const std::optional<Ints> sizes = sizes_of(x);
+  if (transposed)
+    return call<Tensor>("mkldnn::_reorder_convolution_transpose_weight", "", weight, l.padding,
+                        Ints(l.stride.size(), 0), l.stride, l.dilation, int64_t{1}, sizes);
+  return call<Tensor>("mkldnn::_reorder_convolution_weight", "", weight, l.padding, l.stride,
+                      l.dilation, int64_t{1}, sizes);
+}
+
 // out = act(out + convolution of x + bias), without a pass of its own over out.
 void onednn_accumulate(const Tensor& out, const Tensor& x, const Tensor& weight,
                        const OptionalTensor& bias, const Lowered& l, bool relu) {
@@ -119,10 +131,10 @@ std::optional<Winograd> winograd_of(const Convolution& c) {
   return w;
 }
 
-Tensor by_winograd(const Convolution& c, Winograd w, const OptionalTensor& prepared,
+Tensor by_winograd(const Convolution& c, Winograd w, const void* prepared,
                    const OptionalTensor& bias, const OptionalTensor& residual, bool relu) {
   const ScalarType dtype = c.x.scalar_type();
-  w.prepared = prepared ? prepared->const_data_ptr() : nullptr;
+  w.prepared = prepared;
   const Tensor x = channels_last(c.x);
   const OptionalTensor skip = channels_last(c.skip), dense_residual = channels_last(residual);
   OptionalTensor wide_bias;
@@ -189,34 +201,52 @@ Tensor weight_gradient_by_winograd(const Convolution& c, const Tensor& grad) {
 }  // namespace
 
 int64_t weight_form(const Convolution& c) {
-  const std::optional<Winograd> w = c.empty() ? std::nullopt : winograd_of(c);
-  return w ? static_cast<int64_t>(w->form) : 0;
+  if (c.empty()) return 0;
+  if (const std::optional<Winograd> w = winograd_of(c)) return static_cast<int64_t>(w->form);
+  return onednn_takes(c.x.scalar_type()) ? kOnednnForm : 0;
 }
 
-Tensor prepare_weight(const Convolution& c) {
-  const std::optional<Winograd> w = c.empty() ? std::nullopt : winograd_of(c);
-  if (!w) return empty_like(c.x, {0}, ScalarType::Byte);
-  const ScalarType dtype = c.x.scalar_type();
-  const Tensor prepared = empty_like(c.x, {winograd_weight_bytes(*w, dtype)}, ScalarType::Byte);
-  winograd_prepare(*w, dtype, prepared.mutable_data_ptr());
+Tensors prepare_weight(const Convolution& c) {
+  const int64_t form = weight_form(c);
+  if (form == 0) return {};
+  if (form != kOnednnForm) {
+    const Winograd w = *winograd_of(c);
+    const ScalarType dtype = c.x.scalar_type();
+    const Tensor prepared = empty_like(c.x, {winograd_weight_bytes(w, dtype)}, ScalarType::Byte);
+    winograd_prepare(w, dtype, prepared.mutable_data_ptr());
+    return {prepared};
+  }
+  const Lowered l = lower(c);
+  Tensors prepared{
+      onednn_weight(weight_of(c, l, 0, c.x_channels()), input_of(c.x, l), l, c.transposed)};
+  if (c.skip)
+    prepared.push_back(onednn_weight(weight_of(c, l, c.x_channels(), c.skip_channels()),
+                                     input_of(*c.skip, l), l, c.transposed));
   return prepared;
 }
 
-void check_prepared(const char* op, const Tensor& prepared, const Convolution& c) {
-  const std::optional<Winograd> w = winograd_of(c);
-  const int64_t bytes = w ? winograd_weight_bytes(*w, c.x.scalar_type()) : 0;
-  const auto address = reinterpret_cast<uintptr_t>(prepared.const_data_ptr());
-  STD_TORCH_CHECK(w && prepared.scalar_type() == ScalarType::Byte && prepared.numel() == bytes &&
-                      prepared.is_contiguous() && address % 64 == 0,
-                  op, ": prepared must be what _prepare_weight gives for these inputs, ", bytes,
-                  " bytes");
+void check_prepared(const char* op, const Tensors& prepared, const Convolution& c) {
+  const int64_t form = weight_form(c);
+  bool fits = form != 0;
+  if (form == kOnednnForm) {
+    const int64_t pixels = c.kernel[0] * c.kernel[1] * c.kernel[2] * c.out_channels();
+    fits = prepared.size() == (c.skip ? 2 : 1) && prepared[0].numel() == c.x_channels() * pixels &&
+           (!c.skip || prepared[1].numel() == c.skip_channels() * pixels);
+  } else if (fits) {
+    const int64_t bytes = winograd_weight_bytes(*winograd_of(c), c.x.scalar_type());
+    fits = prepared.size() == 1 && prepared[0].scalar_type() == ScalarType::Byte &&
+           prepared[0].numel() == bytes && prepared[0].is_contiguous() &&
+           reinterpret_cast<uintptr_t>(prepared[0].const_data_ptr()) % 64 == 0;
+  }
+  STD_TORCH_CHECK(fits, op, ": prepared must be what _prepare_weight gives for these inputs");
 }
 
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
-                bool relu, const OptionalTensor& prepared) {
+                bool relu, const Tensors& prepared) {
   const ScalarType dtype = c.x.scalar_type();
   if (const std::optional<Winograd> w = winograd_of(c))
-    return by_winograd(c, *w, prepared, bias, residual, relu);
+    return by_winograd(c, *w, prepared.empty() ? nullptr : prepared[0].const_data_ptr(), bias,
+                       residual, relu);
   const bool fast = onednn_takes(dtype);
   if (!fast && dtype != ScalarType::Double && dtype != ScalarType::Float) {
     // No kernel for this short type on this machine: work in float.
@@ -230,11 +260,12 @@ Tensor convolve(const Convolution& c, const OptionalTensor& bias, const Optional
 
   const Lowered l = lower(c);
   const Tensor x = input_of(c.x, l);
-  const Tensor weight = weight_of(c, l, 0, c.x_channels());
+  const Tensor weight = prepared.empty() ? weight_of(c, l, 0, c.x_channels()) : prepared[0];
   OptionalTensor skip, skip_weight;
   if (c.skip) {
     skip = input_of(*c.skip, l);
-    skip_weight = weight_of(c, l, c.x_channels(), c.skip_channels());
+    skip_weight =
+        prepared.empty() ? weight_of(c, l, c.x_channels(), c.skip_channels()) : prepared[1];
   }
 
   // What oneDNN folds into the convolution costs no pass over its output; `finish` does the rest.

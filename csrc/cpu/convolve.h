@@ -13,18 +13,17 @@ namespace vinpaint::cpu {
 // act(convolution of x ++ skip + bias) + residual, channels last, in x's dtype; act is ReLU or
 // nothing. Not for an empty convolution. `prepared`: what prepare_weight gave for it.
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
-                bool relu, const OptionalTensor& prepared = std::nullopt);
+                bool relu, const Tensors& prepared = {});
 
 // Which of the forms of a weight the convolution reads: 0 is the weight itself. Of one weight the
 // form depends on the size of the maps alone.
 int64_t weight_form(const Convolution& c);
 
-// The weight in that form, as bytes; none for 0. What `convolve` makes of it in each call
-// otherwise.
-Tensor prepare_weight(const Convolution& c);
+// The weight in that form; none for 0. What `convolve` makes of it in each call otherwise.
+Tensors prepare_weight(const Convolution& c);
 
 // `op` leads the message where `prepared` is not for this convolution.
-void check_prepared(const char* op, const Tensor& prepared, const Convolution& c);
+void check_prepared(const char* op, const Tensors& prepared, const Convolution& c);
 
 // Gradients of the convolution alone, from the gradient of its output.
 ConvolutionGradients convolve_backward(const Convolution& c, const Tensor& grad, bool need_input);

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vinpaint.engine import openvino, tensorrt
-from vinpaint.engine.export import GraphPrecision, check_exporter
+from vinpaint.engine.export import GraphPrecision, check_exporter, check_request
 from vinpaint.engine.store import Spec, Store
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.nn import VideoInpainter, fold_batch_norm
@@ -24,33 +24,36 @@ Backend = Literal["tensorrt", "tensorrt_rtx", "openvino"]
 
 BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx", "openvino")
 
-GRAPH = 1
+GRAPH = 2
 """Version of the graph: raised whenever what it computes changes, so that no old engine is taken for it."""
 
 
 class Engine(Protocol):
-    """What runs the graph: clips of one size, from several threads.
+    """What runs a graph, of clips or of a stream's frames of one size, from several threads.
 
     Attributes:
         spec: what it was built for.
         device: where its inputs are expected.
+        dtype: of a stream's state.
     """
 
     spec: Spec
     device: torch.device
+    dtype: torch.dtype
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`vinpaint.engine.graph.ClipGraph.forward`."""
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`vinpaint.engine.graph.ClipGraph.forward` and :meth:`vinpaint.engine.graph.StreamGraph.forward`."""
 
 
 def compile(
     model: VideoInpainter,
     *,
     backend: Backend,
-    frames: int,
     height: int,
     width: int,
+    frames: int | None = None,
     context: int = 0,
+    lookahead: int | None = None,
     precision: GraphPrecision = "fp32",
     target: str | None = None,
     output: str | Path | None = None,
@@ -63,10 +66,11 @@ def compile(
     Args:
         model: the networks.
         backend: the runtime: ``"tensorrt"``, ``"tensorrt_rtx"`` or ``"openvino"``.
-        frames: frames of a clip, those of the context too.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
+        frames: frames of a clip, those of the context too; ``None`` for a stream.
         context: frames before and after those that are wanted.
+        lookahead: frames that a stream's frame waits for; ``None`` for clips.
         precision: what the networks compute in.
         target: compute capability, such as 8.9, or OpenVINO's device; ``None``: the card that is here, or the CPU.
         output: file to write; ``None``: in the cache.
@@ -83,17 +87,19 @@ def compile(
             cache is built again, with a warning.
     """
     runtime = _runtime(backend)
+    check_request(frames, context, lookahead, height, width)
     spec = Spec(
         backend=backend,
         library=runtime.library(backend),
         target=runtime.target(backend, target),
         weights=weights_digest(model),
         graph=GRAPH,
-        frames=frames,
+        frames=1 if frames is None else frames,
         context=context,
         height=height,
         width=width,
         precision=precision,
+        lookahead=lookahead,
     )
     store = Store(cache)
     path = store.path(spec) if output is None else Path(output)

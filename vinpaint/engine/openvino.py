@@ -50,9 +50,7 @@ def build(model: VideoInpainter, spec: Spec, progress: Any = None) -> bytes:  # 
     """The compiled graph."""
     openvino = _openvino()
     # The graph is float32 whatever the precision: OpenVINO itself chooses where to compute in less.
-    graph = onnx_bytes(
-        model, frames=spec.frames, height=spec.height, width=spec.width, context=spec.context
-    )
+    graph = onnx_bytes(model, **{**spec.options, "precision": "fp32"})
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(BytesIO(graph)), _device(spec), _options(spec))
     return bytes(compiled.export_model().getbuffer())
@@ -62,6 +60,7 @@ class OpenVINOEngine:
     """A compiled graph; may be called from several threads."""
 
     device = torch.device("cpu")
+    dtype = torch.float32
 
     def __init__(self, spec: Spec, payload: bytes) -> None:
         self.spec = spec
@@ -69,14 +68,14 @@ class OpenVINOEngine:
         self._compiled = core.import_model(BytesIO(payload), _device(spec), _options(spec))
         self._local = threading.local()
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`vinpaint.engine.graph.ClipGraph.forward`."""
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`vinpaint.engine.Engine`."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
-        inputs = [part.contiguous().numpy() for part in (frames, mask, live)]
-        outputs = request.infer(inputs, share_inputs=True, share_outputs=False)
-        return torch.from_numpy(outputs[0]), torch.from_numpy(outputs[1])
+        arrays = [part.contiguous().numpy() for part in inputs]
+        outputs = request.infer(arrays, share_inputs=True, share_outputs=False)
+        return tuple(torch.from_numpy(outputs[i]) for i in range(len(self._compiled.outputs)))
 
 
 def _options(spec: Spec) -> dict[str, Any]:

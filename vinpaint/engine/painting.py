@@ -43,7 +43,7 @@ class EnginePainter(Painter):
             raise InputError(f"--backend {backend}: expected a 3DCN without strides over frames")
         self._backend: Backend = backend
         self._precision: GraphPrecision = next(n for n, value in DTYPES.items() if value == dtype)
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._engines: dict[tuple[int, int, int | None], Engine] = {}
         super().__init__(model, device, torch.float32)  # the operators only prepare and composite
 
     def complete(
@@ -59,12 +59,7 @@ class EnginePainter(Painter):
                 frames = [window[i] for i in now]
                 clip = self.working_clip(frames, region)
                 filled = self._run(window, start, region)[[i - start for i in now]]
-                completed = filled.permute(3, 0, 1, 2)[None].float() / 255  # (1, 3, F, h, w)
-                x = completed
-                if region.resized:  # what the networks added is told from the fill
-                    height, width = completed.shape[3:]
-                    x = self.prepare(clip, reduced=False)[..., :height, :width]
-                yield from self.composited(frames, clip, x, completed, region)
+                yield from completed_bytes(self, frames, clip, filled, region)
 
     def _run(self, window: Sequence[Given], start: int, region: Region) -> Tensor:
         """The frames from ``start`` on, (F, h, w, 3) uint8; those that ``window`` lacks are anything."""
@@ -76,34 +71,53 @@ class EnginePainter(Painter):
         after = CHUNK_FRAMES + 2 * context - before - len(around)
         live = torch.zeros(before + len(around) + after, dtype=torch.uint8, device=self.device)
         live[before : before + len(around)] = 1
-        frames, unknown = (_padded(part[0], before, after) for part in _bytes(clip))
-        with self._on_device():
-            completed, invalid = self._engine(*unknown.shape[1:])(frames, unknown, live)
+        frames, unknown = (_padded(part[0], before, after) for part in graph_bytes(clip))
+        engine = self.engine(*unknown.shape[1:])
+        with on_device(self.device):
+            completed, invalid = engine(frames, unknown, live)
         if invalid.item():
             raise ArithmeticError(NO_NUMBERS)
         return completed
 
-    def _on_device(self) -> AbstractContextManager[Any]:
-        """Engines are built for, and run on, the current card."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-
-    def _engine(self, height: int, width: int) -> Engine:
-        engine = self._engines.get((height, width))
+    def engine(self, height: int, width: int, lookahead: int | None = None) -> Engine:
+        """For frames of this size: of clips, or with a ``lookahead`` of a stream."""
+        key = height, width, lookahead
+        engine = self._engines.get(key)
         if engine is None:
-            path = compiling.compile(
-                self.model,
-                backend=self._backend,
-                frames=CHUNK_FRAMES + 2 * self.model.halo,
-                context=self.model.halo,
-                height=height,
-                width=width,
-                precision=self._precision,
-            )
-            engine = self._engines[height, width] = compiling.load(path)
+            length = CHUNK_FRAMES + 2 * self.model.halo
+            with on_device(self.device):
+                path = compiling.compile(
+                    self.model,
+                    backend=self._backend,
+                    frames=length if lookahead is None else None,
+                    context=self.model.halo if lookahead is None else 0,
+                    lookahead=lookahead,
+                    height=height,
+                    width=width,
+                    precision=self._precision,
+                )
+                engine = self._engines[key] = compiling.load(path)
         return engine
 
 
-def _bytes(clip: Clip) -> tuple[Tensor, Tensor]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Engines are built for, and run on, the current card."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def completed_bytes(
+    painter: Painter, frames: Sequence[Given], clip: Clip, filled: Tensor, region: Region
+) -> Iterator[Image]:
+    """``frames`` with the hole that a graph ``filled`` (F, h, w, 3) of their ``clip``, see :meth:`Painter.composited`."""
+    completed = filled.permute(3, 0, 1, 2)[None].float() / 255  # (1, 3, F, h, w)
+    x = completed
+    if region.resized:  # what the networks added is told from the fill
+        height, width = completed.shape[3:]
+        x = painter.prepare(clip, reduced=False)[..., :height, :width]
+    yield from painter.composited(frames, clip, x, completed, region)
+
+
+def graph_bytes(clip: Clip) -> tuple[Tensor, Tensor]:
     """Frames (1, F, h, w, 3) and what is unknown of them (1, F, h, w), as :meth:`ClipGraph.forward` wants them."""
     frames = clip.frames
     if frames.dtype == torch.uint16:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 from vinpaint.errors import InputError
 
@@ -37,11 +38,12 @@ class Spec:
         target: what it was built for: a card's compute capability, or a processor.
         weights: digest of the networks.
         graph: version of the graph; another one is built anew.
-        frames: of a clip, those of the context too.
+        frames: of a clip, those of the context too; of a stream 1.
         context: frames before and after those that are wanted.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
         precision: what the networks compute in.
+        lookahead: frames that a stream's frame waits for; ``None``: the engine is for clips.
     """
 
     backend: str
@@ -54,6 +56,14 @@ class Spec:
     height: int
     width: int
     precision: str
+    lookahead: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The graph, as :func:`vinpaint.engine.export_program` is asked for it."""
+        names = ("height", "width", "context", "precision", "lookahead")
+        frames = self.frames if self.lookahead is None else None
+        return {"frames": frames, **{name: getattr(self, name) for name in names}}
 
     @property
     def key(self) -> str:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from vinpaint.engine.export import INPUTS, OUTPUTS, onnx_bytes
+from vinpaint.engine.captured import CapturedRun
+from vinpaint.engine.export import DTYPES, GraphPrecision, interface, onnx_bytes
 from vinpaint.engine.store import Spec
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
@@ -81,14 +82,7 @@ def build(model: VideoInpainter, spec: Spec, progress: Progress | None = None) -
         InputError: the runtime cannot build it.
     """
     trt = _module(spec.backend)
-    graph = onnx_bytes(
-        model,
-        frames=spec.frames,
-        height=spec.height,
-        width=spec.width,
-        context=spec.context,
-        precision=spec.precision,
-    )
+    graph = onnx_bytes(model, **spec.options)
     logger = _logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -153,6 +147,7 @@ class TensorRTEngine:
             raise InputError(f"{spec.backend}: an engine runs on a GPU, and there is none here")
         self.spec = spec
         self.device = torch.device("cuda", torch.cuda.current_device())
+        self.dtype = DTYPES[cast(GraphPrecision, spec.precision)]
         self._logger = _logger(trt)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(payload)
@@ -160,63 +155,38 @@ class TensorRTEngine:
             raise InputError(f"{spec.backend}: the engine cannot be loaded: {self._logger.last}")
         self._local = threading.local()
 
-    def __call__(self, frames: Tensor, mask: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`vinpaint.engine.graph.ClipGraph.forward`; on the engine's device."""
-        worker: _Worker | None = getattr(self._local, "worker", None)
-        if worker is None:
-            worker = self._local.worker = _Worker(self._engine, self.spec, self.device)
-        return worker.run(frames, mask, live)
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See :class:`vinpaint.engine.Engine`; on the engine's device."""
+        run: CapturedRun | None = getattr(self._local, "run", None)
+        if run is None:
+            run = self._local.run = self._new_run()
+        return run(*inputs)
 
+    def _new_run(self) -> CapturedRun:
+        context = self._engine.create_execution_context()
+        stream = self.spec.lookahead is not None
+        inputs, outputs = (
+            [self._buffer(context, name) for name in names] for names in interface(stream=stream)
+        )
 
-_CAPTURING = threading.Lock()
-"""One thread at a time captures."""
+        def execute() -> list[Tensor]:
+            if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+                raise RuntimeError("the engine's run failed")
+            return outputs
 
+        return CapturedRun(inputs, execute)
 
-class _Worker:
-    """One thread's context, its stream, and the graph that was captured of a run."""
-
-    def __init__(self, engine: Any, spec: Spec, device: torch.device) -> None:
-        self._context = engine.create_execution_context()
-        self._stream = torch.cuda.Stream(device)
-        shape = (spec.frames, spec.height, spec.width)
-        wanted = spec.frames - 2 * spec.context
-
-        def buffer(*size: int) -> Tensor:
-            return torch.zeros(size, dtype=torch.uint8, device=device)
-
-        self._inputs = buffer(*shape, 3), buffer(*shape), buffer(spec.frames)
-        self._outputs = buffer(wanted, spec.height, spec.width, 3), buffer(1)
-        tensors = (*self._inputs, *self._outputs)
-        for name, tensor in zip((*INPUTS, *OUTPUTS), tensors, strict=True):
-            if not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise InputError(f"{spec.backend}: the engine has no input or output {name}")
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def run(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            for own, given in zip(self._inputs, inputs, strict=True):
-                own.copy_(given, non_blocking=True)
-            if self._graph is None:
-                with _CAPTURING:
-                    self._graph = self._capture()
-            self._graph.replay()
-            completed, invalid = (output.clone() for output in self._outputs)
-        current.wait_stream(self._stream)
-        for output in (completed, invalid):
-            output.record_stream(current)
-        return completed, invalid
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        self._execute()  # the first run may allocate, which cannot be captured
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # What other threads do meanwhile does not end the capture.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._execute()
-        return graph
-
-    def _execute(self) -> None:
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError("the engine's run failed")
+    def _buffer(self, context: Any, name: str) -> Tensor:
+        trt = _module(self.spec.backend)
+        types = {
+            trt.DataType.UINT8: torch.uint8,
+            trt.DataType.FLOAT: torch.float32,
+            trt.DataType.HALF: torch.float16,
+            trt.DataType.BF16: torch.bfloat16,
+        }
+        shape = tuple(self._engine.get_tensor_shape(name))
+        dtype = types[self._engine.get_tensor_dtype(name)]
+        buffer = torch.zeros(shape, dtype=dtype, device=self.device)
+        if not context.set_tensor_address(name, buffer.data_ptr()):
+            raise InputError(f"{self.spec.backend}: the engine has no input or output {name}")
+        return buffer

@@ -23,6 +23,7 @@ from vinpaint.inpainting import Inpainter
 from vinpaint.pretrained import CONFIG, SHIPPED, WEIGHTS, read_config, weights_folder
 from vinpaint.propagation import Propagator
 from vinpaint.propagation.completion import NETWORK
+from vinpaint.streaming import Streamer
 from vinpaint.video.windows import make_plan
 
 Fill = Callable[[Frames, Hole], Frames]
@@ -43,6 +44,7 @@ DESCRIPTIONS = {
     "vinpaint": "as vinpaint inpaint fills: what other frames have seen, then 3DCN and CombCN",
     "networks": "3DCN and CombCN for the whole hole: the paper's system, --propagate off",
     "propagation": "what other frames have seen, and the smooth fill where none has",
+    "stream:K": "as vinpaint stream fills with a look-ahead of K frames",
     "3dcn": "3DCN alone: its half-size frames enlarged",
     "2dcn": "CombCN alone, frame by frame (weights of that mode)",
     "mean": "the mean colour of the clip's known pixels",
@@ -104,7 +106,7 @@ def resolve_methods(
             found.append(Method(TRUTH, _no_fill))
         elif method == "propagation":
             found.append(Method(method, _load_propagation, _digest(NETWORK), warm_up=True))
-        elif method in ("vinpaint", "networks", "3dcn", "2dcn"):
+        elif method in ("vinpaint", "networks", "3dcn", "2dcn") or _lookahead(method) is not None:
             found.extend(_networks(method, named, device, precision))
         elif "command:" in method:
             found.append(_command(method))
@@ -161,7 +163,7 @@ def _networks(
             f"--weights: the method {method} needs weights whose {CONFIG} says mode {mode}; "
             f"none of {', '.join(map(str, weights.values()))} does"
         )
-    carrying = [NETWORK] if method == "vinpaint" else []
+    carrying = [NETWORK] if _carries(method) else []
     return [
         Method(
             name=method if len(weights) == 1 else f"{method} {name}",
@@ -171,6 +173,16 @@ def _networks(
         )
         for name, folder in fitting.items()
     ]
+
+
+def _lookahead(method: str) -> int | None:
+    """K of ``stream:K``."""
+    name, _, frames = method.partition(":")
+    return int(frames) if name == "stream" and frames.isdecimal() else None
+
+
+def _carries(method: str) -> bool:
+    return method == "vinpaint" or _lookahead(method) is not None
 
 
 def _digest(*files: Path) -> str:
@@ -196,11 +208,24 @@ def _load_network(method: str, folder: Path, device: str, precision: str) -> Fil
         folder,
         device=device,
         precision=precision,  # type: ignore[arg-type]
-        propagate="auto" if method == "vinpaint" else "off",
+        propagate="auto" if _carries(method) else "off",
     )
+    lookahead = _lookahead(method)
+    if lookahead is not None:
+        return partial(_stream, inpainter, lookahead)
     if method == "3dcn":
         inpainter.model.paint = _enlarged  # type: ignore[method-assign,assignment]
     return lambda frames, hole: inpainter(frames, hole)  # noqa: PLW0108 - typed for arrays alone
+
+
+def _stream(inpainter: Inpainter, lookahead: int, frames: Frames, hole: Hole) -> Frames:
+    streamer = Streamer(inpainter, lookahead=lookahead)
+    filled = [
+        image
+        for frame, mask in zip(frames, hole, strict=True)
+        for image in streamer.push(frame, mask)
+    ]
+    return np.stack(filled + streamer.flush())
 
 
 def _enlarged(x: Tensor, guidance: Tensor) -> Tensor:

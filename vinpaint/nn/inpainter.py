@@ -197,10 +197,13 @@ class VideoInpainter(nn.Module):
         return mask > 0 if self.config.prefill == "carried" else mask >= 1
 
 
-def smooth(pixels: Tensor, mask: Tensor) -> Tensor:
-    """``pixels`` (N, 3, F, H, W) with a harmonic fill where ``mask`` is 1; a frame that is all hole stays as it is."""
+def smooth(pixels: Tensor, mask: Tensor, levels: int | None = None) -> Tensor:
+    """``pixels`` (N, 3, F, H, W) with a harmonic fill where ``mask`` is 1; a frame that is all hole stays as it is.
+
+    ``levels`` as of :func:`~vinpaint.nn.prefill.harmonic_fill`.
+    """
     empty = (mask >= 1).float()
-    fill = harmonic_fill(pixels.float(), empty).to(pixels.dtype)
+    fill = harmonic_fill(pixels.float(), empty, levels=levels).to(pixels.dtype)
     return torch.where(empty.amin((3, 4), keepdim=True) > 0, pixels, fill)
 
 

@@ -144,12 +144,13 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        self._cache = ops.WeightCache()
         nn.init.normal_(self.weight, std=math.sqrt(1.0 / (in_channels * math.prod(kernel))))
         self.weight.data = _inputs_last(self.weight, transposed=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, F, H, W) in, (N, C', F, H, W) out."""
-        return ops.conv_bias_relu(x, self.weight, self.bias, relu=False)
+        return ops.conv_bias_relu(x, self.weight, self.bias, relu=False, cache=self._cache)
 
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -13,7 +13,9 @@ SWEEPS = 4
 """Relaxation sweeps a level that the networks' input gets: smooth enough to start from."""
 
 
-def harmonic_fill(frames: Tensor, mask: Tensor, *, sweeps: int = SWEEPS) -> Tensor:
+def harmonic_fill(
+    frames: Tensor, mask: Tensor, *, sweeps: int = SWEEPS, levels: int | None = None
+) -> Tensor:
     """Fill the hole of every frame by Laplace's equation: each hole pixel the mean of its four neighbours.
 
     Solved from coarse to fine: the solution at half the size is the start at full size, which so many
@@ -24,6 +26,8 @@ def harmonic_fill(frames: Tensor, mask: Tensor, *, sweeps: int = SWEEPS) -> Tens
         frames: (N, C, F, H, W), floating. What lies in the hole is not looked at.
         mask: (N, 1, F, H, W), same dtype, 1 in the hole and 0 elsewhere.
         sweeps: Jacobi sweeps at every size.
+        levels: halvings; ``None``: as many as it takes to come to one pixel. More change nothing, and do not ask how large
+            the frames are, which a graph for any size cannot know.
 
     Returns:
         (N, C, F, H, W): the frames' own pixels outside the hole. A frame that is all hole is filled with 0.
@@ -33,8 +37,12 @@ def harmonic_fill(frames: Tensor, mask: Tensor, *, sweeps: int = SWEEPS) -> Tens
     known = 1 - mask.transpose(1, 2).reshape(planes)
     pixels = frames.transpose(1, 2).reshape(planes)
     pixels = torch.where(known > 0, pixels, 0)
-    solve = torch.ops.vinpaint._harmonic_fill if _has_operator(pixels) else _solve
-    filled = solve(pixels, known.to(pixels.dtype), sweeps)
+    if levels is None:
+        levels = (max(height, width) - 1).bit_length()
+    if _has_operator(pixels):
+        filled = torch.ops.vinpaint._harmonic_fill(pixels, known, sweeps)
+    else:
+        filled = _solve(pixels, known, sweeps, levels)
     return filled.reshape(batch, count, channels, height, width).transpose(1, 2)
 
 
@@ -48,15 +56,15 @@ def _has_operator(pixels: Tensor) -> bool:
     )
 
 
-def _solve(pixels: Tensor, known: Tensor, sweeps: int) -> Tensor:
+def _solve(pixels: Tensor, known: Tensor, sweeps: int, levels: int) -> Tensor:
     """``pixels`` (B, C, h, w), 0 where not ``known`` (B, 1, h, w), with the unknown ones filled."""
-    height, width = pixels.shape[-2:]
-    if height == width == 1:
+    if levels == 0:
         return pixels
-    edge = (0, width % 2, 0, height % 2)
-    share = F.avg_pool2d(F.pad(known, edge), 2)
-    reduced = F.avg_pool2d(F.pad(pixels, edge), 2) / share.clamp_min(0.25)
-    coarse = _solve(reduced, (share > 0).to(known.dtype), sweeps)
+    height, width = pixels.shape[-2:]
+    share = _halved(known)
+    coarse = _solve(
+        _halved(pixels) / share.clamp_min(0.25), (share > 0).to(known.dtype), sweeps, levels - 1
+    )
     start = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")[..., :height, :width]
     hole = 1 - known
     filled = torch.addcmul(pixels, start, hole)
@@ -67,3 +75,8 @@ def _solve(pixels: Tensor, known: Tensor, sweeps: int) -> Tensor:
         total += around[..., 1:-1, 2:]
         filled = torch.addcmul(pixels, total, hole, value=0.25)
     return filled
+
+
+def _halved(planes: Tensor) -> Tensor:
+    """Sums of 2 x 2, divided by 4; what an odd size lacks is 0. Written so that no size is asked for, nor rounded up."""
+    return F.avg_pool2d(F.pad(planes, (0, 1, 0, 1)), 2)

@@ -1,36 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3DCN one frame at a time: every layer keeps the few frames that its kernel still needs."""
+"""3DCN one frame at a time: of every feature map the few frames are kept that a kernel still needs."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vinpaint import ops
 from vinpaint.nn.completion import CompletionNet3d
 from vinpaint.nn.layers import Conv, ConvBNReLU
 
+SKIPS = {9: 4, 10: 3, 11: 2}
+"""The layers that read a second map, and which: map 0 is the input, map n the output of layer n."""
 
-class StreamingCompletion:
-    """What :class:`~vinpaint.nn.CompletionNet3d` computes of a clip, while the clip still comes.
+LAYERS = 12
+
+ORDER = (0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+"""The layers, counted from 0, in the order in which they are allowed to wait for one frame more. Measured: a
+frame's wait of the first layer is worth more than four of the last ones."""
+
+Live = Sequence[bool] | Tensor
+"""Which maps hold a frame of the clip at a step, and whether the output does (13 values): of the others all values are 0,
+as before a clip's begin and after its end. Without a tensor they are not even computed."""
+
+
+class CompletionStep(nn.Module):
+    """What :class:`~vinpaint.nn.CompletionNet3d` computes for one more frame of a clip.
 
     A kernel over three frames is one over the channels of three frames put one behind the other, so each layer is
-    computed for one frame, once. Layer 1 sees two frames ahead, every other layer one; a layer either waits for them or
-    does without, as at the end of a clip. All waiting, the outputs are those of the whole clip, 13 frames late.
+    computed for one frame a step, once. Layer 1 sees two frames ahead, every other layer one; a layer either waits for them
+    or does without, as at the end of a clip. All waiting, the outputs are those of the whole clip, 13 frames late.
 
     Args:
         net: folded (:func:`~vinpaint.nn.fold_batch_norm`), without temporal strides; its weights are copied.
         waits: frames that each of the twelve layers waits for, from the first: 0 to 2, then 0 or 1.
+        convolve: :func:`vinpaint.ops.conv_bias_relu` or :func:`vinpaint.reference.conv_bias_relu`.
 
     Raises:
         ValueError: a network that is not folded or strides over frames, or other waits.
     """
 
-    def __init__(self, net: CompletionNet3d, waits: Sequence[int]) -> None:
+    def __init__(
+        self,
+        net: CompletionNet3d,
+        waits: Sequence[int],
+        convolve: Callable[..., Tensor] = ops.conv_bias_relu,
+    ) -> None:
+        super().__init__()
         if net.temporal_stride:
             raise ValueError("a 3DCN with strides over frames is not the same at every frame")
         layers: list[Any] = list(net.children())  # in the order of the paper's table
@@ -39,104 +59,198 @@ class StreamingCompletion:
             not 0 <= w <= m for w, m in zip(waits, most, strict=True)
         ):
             raise ValueError(f"waits must be from 0 to {most}, got {list(waits)}")
-        self.lookahead = sum(waits)
+        self.delays = [0, *accumulate(waits)]
+        """Frames that each map is late, from the input to the output."""
+        made: list[_Layer] = []
+        for layer, wait in zip(layers, waits, strict=True):
+            before = made[-1].channels if made else layer.weight.shape[1]
+            made.append(_Layer(layer, wait, before, convolve))
+        self.layers = nn.ModuleList(made)
+        self.kept = self._frames_kept()
+        """Frames of each of the twelve maps that a step needs beside its own."""
+
+    def _frames_kept(self) -> list[int]:
+        kept = [0] * LAYERS
+        for number, layer in enumerate(self._layers(), start=1):
+            kept[number - 1] = max(kept[number - 1], layer.window - 1)
+            if number in SKIPS:
+                skip = SKIPS[number]
+                kept[skip] = max(kept[skip], self._ahead(number) + layer.window - 1)
+        return kept
+
+    def _ahead(self, number: int) -> int:
+        """Frames that a layer's second map runs ahead of its first."""
+        return self.delays[number - 1] - self.delays[SKIPS[number]]
+
+    def _layers(self) -> list[_Layer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def blank(self, height: int, width: int, *, like: Tensor) -> list[list[Tensor]]:
+        """What is kept before the first frame of a clip whose inputs are of this size: zeros of the dtype of ``like``."""
+        blank, channels = [], self._layers()[0].inputs
+        for kept, layer in zip(self.kept, self._layers(), strict=True):
+            frame = like.new_zeros((1, height, width, channels)).permute(0, 3, 1, 2).unsqueeze(2)
+            blank.append([frame] * kept)
+            height, width = layer.scaled(height), layer.scaled(width)
+            channels = layer.channels
+        return blank
+
+    def forward(
+        self, x: Tensor, live: Live, kept: Sequence[Sequence[Tensor]]
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """One step.
+
+        Args:
+            x: the next frame's input (1, 4, 1, h, w); after the clip's end anything of that shape.
+            live: of this step.
+            kept: what the step before gave; for the first :meth:`blank`.
+
+        Returns:
+            The output (1, 3, 1, h, w) of the frame as many steps ago as the last delay says, and what is to be kept.
+        """
+        maps = [[*kept[0], _alive(x, live[0])]]
+        for number, layer in enumerate(self._layers(), start=1):
+            of = maps[-1]
+            if live[number] is False:
+                out = torch.zeros_like(x if number == LAYERS else kept[number][-1])
+            else:
+                out = _alive(layer(of[-layer.window :], self._skip(number, maps)), live[number])
+            maps.append([*kept[number], out] if number < LAYERS else [out])
+        return maps.pop()[0], [of[1:] for of in maps]
+
+    def _skip(self, number: int, maps: Sequence[Sequence[Tensor]]) -> Sequence[Tensor] | None:
+        if number not in SKIPS:
+            return None
+        skip = maps[SKIPS[number]]
+        end = len(skip) - self._ahead(number)
+        return skip[end - self._layers()[number - 1].window : end]
+
+
+class StreamingCompletion:
+    """:class:`CompletionStep` with what it keeps: frames in, finished ones out.
+
+    Args:
+        net: as there.
+        waits: as there.
+    """
+
+    def __init__(self, net: CompletionNet3d, waits: Sequence[int]) -> None:
+        self._step = CompletionStep(net, waits)
+        self.clock = Clock(self._step.delays)
+        self._kept: list[list[Tensor]] | None = None
+
+    @property
+    def lookahead(self) -> int:
         """Frames that an output is late."""
-        self._layers = [_Layer(layer, wait) for layer, wait in zip(layers, waits, strict=True)]
-        self._skips: tuple[deque[Tensor], ...] = (deque(), deque(), deque())
+        return self._step.delays[-1]
 
     def push(self, x: Tensor) -> list[Tensor]:
-        """The next frame's input (N, 4, 1, h, w); what is finished by it: no or one output (N, 3, 1, h, w)."""
-        return self._advance([x], end=False)
+        """The next frame's input (1, 4, 1, h, w); what is finished by it: no or one output (1, 3, 1, h, w)."""
+        if self._kept is None:
+            self._kept = self._step.blank(x.shape[3], x.shape[4], like=x)
+        return self._advance(x, self.clock.tick())
 
     def flush(self) -> list[Tensor]:
         """The outputs that are still due when no more frames come; the next frame begins another clip."""
-        outputs = self._advance([], end=True)
-        for layer in self._layers:
-            layer.forget()
+        outputs = []
+        if self._kept is not None:
+            nothing = torch.zeros_like(self._kept[0][-1])
+            for live in self.clock.end():
+                outputs += self._advance(nothing, live)
+        self._kept = None
         return outputs
 
-    def _advance(self, x: list[Tensor], *, end: bool) -> list[Tensor]:
-        (one, two, three, four, *deep, nine, ten, eleven, twelve) = self._layers
-        of_two, of_three, of_four = self._skips
-        x2 = two.run(_alone(one.run(_alone(x), end)), end)
-        x3 = three.run(_alone(x2), end)
-        x4 = four.run(_alone(x3), end)
-        for queue, found in ((of_two, x2), (of_three, x3), (of_four, x4)):
-            queue.extend(found)
-        y = x4
-        for layer in deep:
-            y = layer.run(_alone(y), end)
-        y = nine.run([(frame, of_four.popleft()) for frame in y], end)
-        y = ten.run([(frame, of_three.popleft()) for frame in y], end)
-        y = eleven.run([(frame, of_two.popleft()) for frame in y], end)
-        return twelve.run(_alone(y), end)
+    def _advance(self, x: Tensor, live: list[bool]) -> list[Tensor]:
+        assert self._kept is not None
+        out, self._kept = self._step(x, live, self._kept)
+        return [out] if live[-1] else []
 
 
-Inputs = tuple[Tensor, Tensor | None]
-"""One frame of what a layer reads: its input and its skip."""
+class Clock:
+    """Which maps hold a frame of the clip, step by step.
+
+    Args:
+        delays: frames that each map is late.
+    """
+
+    def __init__(self, delays: Sequence[int]) -> None:
+        self._delays = list(delays)
+        self._steps = 0
+
+    def tick(self) -> list[bool]:
+        """Of the step of one more frame."""
+        self._steps += 1
+        return [delay < self._steps for delay in self._delays]
+
+    def end(self) -> list[list[bool]]:
+        """Of the steps after the last frame; the next one is another clip's first."""
+        frames, self._steps = self._steps, 0
+        if frames == 0:
+            return []
+        after = range(frames + 1, frames + self._delays[-1] + 1)
+        return [[delay < step <= frames + delay for delay in self._delays] for step in after]
 
 
-def _alone(frames: Iterable[Tensor]) -> list[Inputs]:
-    return [(frame, None) for frame in frames]
+def waits(lookahead: int) -> list[int]:
+    """Frames that each layer of 3DCN waits for, together at most ``lookahead``."""
+    found = [0] * (max(ORDER) + 1)
+    for layer in ORDER:
+        if sum(found) < lookahead:
+            found[layer] += 1
+    return found
 
 
-class _Layer:
-    """One layer, a frame at a time."""
+class _Layer(nn.Module):
+    """One layer, of one frame, from a window of frames."""
 
-    def __init__(self, layer: ConvBNReLU | Conv, wait: int) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, layer: ConvBNReLU | Conv, wait: int, channels: int, convolve: Callable[..., Tensor]
+    ) -> None:
+        super().__init__()
         weight = layer.weight.detach()
         assert layer.bias is not None, "checked by fold_batch_norm"
-        self._past, self._wait = weight.shape[2] // 2, wait
-        self._bias = layer.bias.detach()
+        fused = isinstance(layer, ConvBNReLU)
         self._transposed = isinstance(layer, ConvBNReLU) and layer.transposed
-        self._options: dict[str, Any] = {"relu": isinstance(layer, ConvBNReLU)}
+        self._options: dict[str, Any] = {"relu": fused}
+        self._stride = 1
         if isinstance(layer, ConvBNReLU):
             self._options |= layer.geometry
+            self._stride = layer.stride[1]
+        if convolve is ops.conv_bias_relu:
+            self._options["cache"] = ops.WeightCache()
+        self._convolve = convolve
+        self.inputs, self.channels = channels, layer.bias.shape[0]
+        self.window = weight.shape[2] // 2 + 1 + wait
+        """Frames that it reads."""
         taps = list(weight.unbind(2))  # a transposed kernel lies the other way round in time
         if self._transposed:
             taps.reverse()
-        self._taps = taps[: self._past + 1 + wait]
-        self._weight: Tensor | None = None
-        self._cache = ops.WeightCache()
-        self._window: deque[Inputs] = deque()
+        flat = _flattened(taps[: self.window], channels, axis=0 if self._transposed else 1)
+        self.register_buffer("weight", flat)
+        self.register_buffer("bias", layer.bias.detach())
 
-    def run(self, inputs: Iterable[Inputs], end: bool) -> list[Tensor]:
-        """What ``inputs`` and, at the ``end``, the nothing after them let it finish."""
-        outputs = [out for one in inputs for out in self._push(one)]
-        if end and self._window:
-            nothing = _zeros(self._window[-1])
-            outputs += [out for _ in range(self._wait) for out in self._push(nothing)]
-        return outputs
+    def scaled(self, size: int) -> int:
+        """Height or width of the output."""
+        return size * self._stride if self._transposed else -(-size // self._stride)
 
-    def forget(self) -> None:
-        self._window.clear()
-
-    def _push(self, inputs: Inputs) -> list[Tensor]:
-        if not self._window:
-            self._window.extend([_zeros(inputs)] * self._past)
-        self._window.append(inputs)
-        if len(self._window) < len(self._taps):
-            return []
-        frames, skips = zip(*self._window, strict=True)
-        x = torch.cat(frames, dim=1)
-        skip = None if skips[0] is None else torch.cat(skips, dim=1)
-        if self._weight is None:
-            self._weight = self._flattened(frames[0].shape[1])
-        self._window.popleft()
-        out = ops.conv_bias_relu(
-            x, self._weight, self._bias, skip=skip, cache=self._cache, **self._options
-        )
-        return [out]
-
-    def _flattened(self, channels: int) -> Tensor:
-        """The weight for the input's ``channels`` of all frames, then the skip's of all frames."""
-        axis = 0 if self._transposed else 1
-        first = [tap.narrow(axis, 0, channels) for tap in self._taps]
-        rest = self._taps[0].shape[axis] - channels
-        second = [tap.narrow(axis, channels, rest) for tap in self._taps] if rest else []
-        return torch.cat(first + second, dim=axis).unsqueeze(2).contiguous()
+    def forward(self, frames: Sequence[Tensor], skip: Sequence[Tensor] | None) -> Tensor:
+        x = torch.cat(list(frames), dim=1)
+        other = None if skip is None else torch.cat(list(skip), dim=1)
+        return self._convolve(x, self.weight, self.bias, skip=other, **self._options)
 
 
-def _zeros(inputs: Inputs) -> Inputs:
-    x, skip = inputs
-    return torch.zeros_like(x), None if skip is None else torch.zeros_like(skip)
+def _flattened(taps: Sequence[Tensor], channels: int, axis: int) -> Tensor:
+    """The weight for the ``channels`` of the input in all frames, then for the skip's in all frames."""
+    first = [tap.narrow(axis, 0, channels) for tap in taps]
+    rest = taps[0].shape[axis] - channels
+    second = [tap.narrow(axis, channels, rest) for tap in taps] if rest else []
+    return torch.cat(first + second, dim=axis).unsqueeze(2).contiguous()
+
+
+def _alive(frame: Tensor, live: bool | Tensor) -> Tensor:
+    if isinstance(live, Tensor):
+        return frame * live.to(frame.dtype)
+    return frame if live else torch.zeros_like(frame)
