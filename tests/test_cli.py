@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -263,3 +264,51 @@ def test_train_and_use_the_weights(clip: Path, tmp_path: Path) -> None:
         run / "weights",
     )
     assert used.returncode == 0, used.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--onnx", "a.onnx"], "--width and --height: expected both"),
+        (["--onnx", "a.onnx", "--engine", "b.engine"], "--engine: expected --triton beside it"),
+        (
+            [
+                "--onnx",
+                "a.onnx",
+                "--width",
+                "64",
+                "--height",
+                "64",
+                "--frames",
+                "4",
+                "--lookahead",
+                "2",
+            ],
+            "either a clip's number of frames or a stream's look-ahead, got 4 and 2",
+        ),
+        (
+            ["--triton", "models", "--width", "60", "--height", "64", "--any-size"],
+            "expected multiples of 8 above 8 for any size, got 64 x 60",
+        ),
+        (["--triton", "models", "--engine", "nowhere"], "engine: nowhere cannot be read"),
+    ],
+)
+def test_what_cannot_be_exported_is_a_sentence(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    done = _run("export", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vinpaint: ")
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_is_built_once_and_then_found(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    words = ["compile", "--backend", "openvino", "--weights", "combcn-s"]
+    words += ["--width", "16", "--height", "16", "--lookahead", "0", "-o", "stream.engine"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for how in ("built", "found"):
+        done = _run(*words, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"stream.engine: an engine for this installation, {how}\n"

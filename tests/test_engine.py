@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 from models import random_model
 
 from vinpaint import engine
@@ -413,18 +416,22 @@ def test_openvino_fills_reduced_regions_and_deep_pixels(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "height", "width", "precision"),
-    [("8.9", 128, 128, "fp32"), ("12.0", 240, 432, "fp16")],
+    ("capability", "height", "width", "precision", "length"),
+    [
+        ("8.9", 128, 128, "fp32", {"frames": 4}),
+        ("12.0", 240, 432, "fp16", {"frames": 4}),
+        ("8.9", 240, 432, "bf16", {"lookahead": 2}),
+    ],
 )
 def test_tensorrt_builds_engines_without_a_card(
-    capability: str, height: int, width: int, precision: Any, cache: Path
+    capability: str, height: int, width: int, precision: Any, length: Any, cache: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     told: list[tuple[str, int, int]] = []
     path = engine.compile(
         VideoInpainter().eval(),
         backend="tensorrt_rtx",
-        frames=4,
+        **length,
         height=height,
         width=width,
         precision=precision,
@@ -464,6 +471,95 @@ def test_what_a_backend_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         Inpainter(_model(), backend="x")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="without strides over frames"):
         Inpainter(_model(temporal_stride=True), backend="openvino")
+
+
+# --- serving --------------------------------------------------------------------------------------
+
+
+def _configuration(model: Path) -> Any:
+    """As the server reads it: by its own schema."""
+    schema = Path(importlib.util.find_spec("tritonclient").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    spec = importlib.util.spec_from_file_location("schema", schema / "grpc" / "model_config_pb2.py")
+    assert spec is not None
+    assert spec.loader is not None
+    # The package itself would import a client and its network libraries.
+    loaded = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # generated for a protobuf one version older
+        spec.loader.exec_module(loaded)
+    text = (model / "config.pbtxt").read_text()
+    return text_format.Parse(text, loaded.ModelConfig()), loaded
+
+
+@pytest.mark.parametrize(
+    "options", [{"frames": 4, "any_frames": True, "any_size": True}, {"lookahead": 1}], ids=str
+)
+def test_a_triton_repository_fits_the_servers_schema(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    made = engine.export_triton(tmp_path / "models", _model(), height=40, width=56, **options)
+    assert made == tmp_path / "models" / "vinpaint"
+    files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
+    assert files == ["1/model.onnx", "config.pbtxt"]
+    assert [path.name for path in made.parent.iterdir()] == ["vinpaint"]
+    config, schema = _configuration(made)
+    assert (config.name, config.backend, config.max_batch_size) == ("vinpaint", "onnxruntime", 0)
+    session = onnxruntime.InferenceSession(
+        made / "1" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    types = {"tensor(uint8)": schema.TYPE_UINT8, "tensor(float)": schema.TYPE_FP32}
+    for ports, given in (
+        (config.input, session.get_inputs()),
+        (config.output, session.get_outputs()),
+    ):
+        assert [(port.name, port.data_type, list(port.dims)) for port in ports] == [
+            (g.name, types[g.type], [-1 if isinstance(d, str) else d for d in g.shape])
+            for g in given
+        ]
+    with pytest.raises(InputError, match="vinpaint exists; remove it"):
+        engine.export_triton(tmp_path / "models", _model(), height=40, width=56, **options)
+
+
+def test_an_engine_goes_into_a_triton_repository(cache: Path, tmp_path: Path) -> None:
+    built = replace(SPEC, backend="tensorrt", context=1)
+    path = Store().write(built, b"code")
+    made = engine.export_triton(tmp_path, engine=path, name="holes")
+    assert (made / "1" / "model.plan").read_bytes() == b"code"
+    config, schema = _configuration(made)
+    assert (config.name, config.platform) == ("holes", "tensorrt_plan")
+    assert [(i.name, list(i.dims)) for i in config.input] == [
+        ("frames", [4, 16, 16, 3]),
+        ("mask", [4, 16, 16]),
+        ("live", [4]),
+    ]
+    assert [(o.name, list(o.dims)) for o in config.output] == [
+        ("completed", [2, 16, 16, 3]),
+        ("invalid", [1]),
+    ]
+    assert {port.data_type for port in (*config.input, *config.output)} == {schema.TYPE_UINT8}
+    assert path.parent == cache
+
+
+def test_what_triton_cannot_serve_is_refused(cache: Path, tmp_path: Path) -> None:
+    store = Store()
+    for spec, of in (
+        (replace(SPEC, backend="tensorrt_rtx"), "tensorrt_rtx"),
+        (SPEC, "openvino"),
+        (replace(SPEC, backend="tensorrt", frames=1, lookahead=2), "streams"),
+    ):
+        with pytest.raises(InputError, match=f"a TensorRT engine of clips, got one of {of};"):
+            engine.export_triton(tmp_path, engine=store.write(spec, b"code"))
+    changed = store.write(replace(SPEC, backend="tensorrt"), b"code")
+    changed.write_bytes(changed.read_bytes() + b" ")
+    with pytest.raises(InputError, match="cut off or changed"):
+        engine.export_triton(tmp_path, engine=changed)
+    with pytest.raises(InputError, match="expected either networks or an engine"):
+        engine.export_triton(tmp_path)
+    with pytest.raises(InputError, match=r"expected a name for the model, got '\.\./x'"):
+        engine.export_triton(tmp_path, engine=changed, name="../x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
+    assert any(cache.iterdir())
 
 
 # --- engine files ---------------------------------------------------------------------------------

@@ -362,22 +362,28 @@ def _box(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
-def _add_graph(parser: argparse.ArgumentParser) -> None:
+def _add_graph(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """What a graph of the networks is made for."""
     parser.add_argument(
         "--weights", metavar="WEIGHTS", help="a folder of weights, or combcn (default) or combcn-s"
     )
-    parser.add_argument("--width", type=_count, required=True, metavar="PX", help="of the frames")
-    parser.add_argument("--height", type=_count, required=True, metavar="PX", help="of the frames")
-    parser.add_argument(
-        "--frames", type=_count, default=16, metavar="N", help="of a clip (default 16)"
-    )
+    for name in ("--width", "--height"):
+        parser.add_argument(
+            name, type=_count, required=required, metavar="PX", help="of the frames"
+        )
+    parser.add_argument("--frames", type=_count, metavar="N", help="of a clip (default 16)")
     parser.add_argument(
         "--context",
         type=int,
         default=0,
         metavar="N",
         help="frames before and after those that come out, 13 for exact chunks of a longer clip (default 0)",
+    )
+    parser.add_argument(
+        "--lookahead",
+        type=int,
+        metavar="N",
+        help="for a stream in place of clips: a frame a time, which waits for N frames; what is kept goes in and out",
     )
     parser.add_argument(
         "--precision",
@@ -389,13 +395,32 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_export)
-    parser.add_argument(
-        "--onnx", required=True, type=Path, metavar="FILE", help="the file to write"
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--onnx", type=Path, metavar="FILE", help="the ONNX file to write")
+    target.add_argument(
+        "--triton",
+        type=Path,
+        metavar="FOLDER",
+        help="a model repository of the Triton Inference Server, to which the networks are added",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    _add_graph(parser)
+    _add_graph(parser, required=False)
     parser.add_argument(
         "--any-frames", action="store_true", help="for clips of any number of frames from 2 on"
+    )
+    parser.add_argument(
+        "--any-size",
+        action="store_true",
+        help="for clips of any width and height that are multiples of 8 (of 16 for combcn-s)",
+    )
+    parser.add_argument(
+        "--engine",
+        type=Path,
+        metavar="FILE",
+        help="with --triton: in place of an ONNX file, what compile --backend tensorrt built",
+    )
+    parser.add_argument(
+        "--name", default="vinpaint", help="with --triton: of the model (default vinpaint)"
     )
 
 
@@ -407,7 +432,7 @@ def _add_compile(parser: argparse.ArgumentParser) -> None:
         choices=["tensorrt", "tensorrt_rtx", "openvino"],
         help="the runtime",
     )
-    _add_graph(parser)
+    _add_graph(parser, required=True)
     parser.add_argument(
         "--compute-capability",
         metavar="X.Y",
@@ -575,24 +600,41 @@ def _stream(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from vinpaint.engine import export_onnx
+    from vinpaint.engine import export_onnx, export_triton
     from vinpaint.pretrained import load_pretrained
 
+    if args.engine is not None:
+        if args.triton is None:
+            raise InputError("--engine: expected --triton beside it")
+        made = export_triton(args.triton, engine=args.engine, name=args.name)
+        print(f"{made}: the engine, for a Triton server with this card and TensorRT alone")
+        return
+    if args.width is None or args.height is None:
+        raise InputError("--width and --height: expected both, of the frames")
+    any_size = {"any_frames": args.any_frames, "any_size": args.any_size}
+    model, options = load_pretrained(args.weights), {**_graph(args), **any_size}
+    if args.triton is not None:
+        print(f"{export_triton(args.triton, model, name=args.name, **options)}: an ONNX file")
+        return
     if args.onnx.exists() and not args.overwrite:
         raise InputError(f"--onnx: {args.onnx} exists; --overwrite replaces it")
-    export_onnx(
-        load_pretrained(args.weights), args.onnx, **_graph(args), any_frames=args.any_frames
-    )
-    print(f"{args.onnx}: uint8 frames, mask and live in, uint8 completed and invalid out")
+    export_onnx(model, args.onnx, **options)
+    if args.lookahead is None:
+        print(f"{args.onnx}: uint8 frames, mask and live in, uint8 completed and invalid out")
+    else:
+        print(f"{args.onnx}: a step of a stream, uint8 frames and what is kept in and out")
 
 
 def _compile(args: argparse.Namespace) -> None:
     from vinpaint.engine import compile as compile_engine
     from vinpaint.pretrained import load_pretrained
 
+    built = False
     with closing(tqdm(dynamic_ncols=True, disable=None, leave=False)) as bar:
 
         def show(phase: str, done: int, total: int) -> None:
+            nonlocal built
+            built = True
             bar.set_description(phase, refresh=False)
             bar.total, bar.n = total, done
             bar.refresh()
@@ -606,12 +648,15 @@ def _compile(args: argparse.Namespace) -> None:
             progress=show,
             **_graph(args),
         )
-    print(f"{path}: an engine for this installation")
+    print(f"{path}: an engine for this installation, {'built' if built else 'found'}")
 
 
 def _graph(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("frames", "height", "width", "context", "precision")
-    return {name: getattr(args, name) for name in names}
+    names = ("height", "width", "context", "lookahead", "precision")
+    frames = args.frames
+    if frames is None and args.lookahead is None:
+        frames = 16
+    return {"frames": frames, **{name: getattr(args, name) for name in names}}
 
 
 def _info(args: argparse.Namespace) -> None:

@@ -76,7 +76,7 @@ def compile(
         output: file to write; ``None``: in the cache.
         cache: folder of the cache; ``None``: the user's.
         rebuild: also where there is one.
-        progress: told of the builder's phases (TensorRT).
+        progress: told of the graph and then of the builder's phases (TensorRT's alone), if it is built.
 
     Returns:
         The engine's file, for :func:`load`. It runs on this installation alone.
@@ -113,6 +113,8 @@ def compile(
                 warnings.warn(f"{error}; it is built again", InputWarning, stacklevel=2)
             else:
                 return path
+        if progress is not None:
+            progress("graph", 0, 1)
         return store.write(spec, runtime.build(model, spec, progress), path)
 
 

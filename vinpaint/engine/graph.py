@@ -238,15 +238,27 @@ class _Plain(nn.Module):
     def forward(
         self, x: Tensor, skip: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        return reference.conv_bias_relu(
-            x, self.weight, self.bias, skip=skip, residual=residual, **self.options
-        )
+        return _convolve(x, self.weight, self.bias, skip=skip, residual=residual, **self.options)
 
 
 def _replace_layers(network: nn.Module, *, flat: bool = False) -> None:
     for name, layer in list(network.named_children()):
         if isinstance(layer, ConvBNReLU | Conv):
             setattr(network, name, _Plain(layer, flat=flat))
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool = False, **options: Any
+) -> Tensor:
+    """:func:`vinpaint.reference.conv_bias_relu`; TensorRT for RTX has no transposed convolution in bfloat16, so float32 then."""
+    if not (transposed and x.dtype == torch.bfloat16):
+        return reference.conv_bias_relu(x, weight, bias, transposed=transposed, **options)
+    wide: dict[str, Any] = {
+        name: value.float() if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+    out = reference.conv_bias_relu(x.float(), weight.float(), bias, transposed=True, **wide)
+    return out.to(x.dtype)
 
 
 def _convolve_flat(
@@ -261,7 +273,7 @@ def _convolve_flat(
     relu: bool,
 ) -> Tensor:
     """A convolution of one frame (1, C, 1, h, w), two-dimensional."""
-    out = reference.conv_bias_relu(
+    out = _convolve(
         x.squeeze(2),
         weight.squeeze(2),
         bias,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from vinpaint.engine.export import DTYPES, GraphPrecision, interface, onnx_bytes
 from vinpaint.engine.store import Spec
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
+
+if TYPE_CHECKING:
+    import tensorrt as trt  # either runtime's objects: that of RTX has the same classes
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -42,7 +45,7 @@ def target(backend: str, capability: str | None) -> str:
     Raises:
         InputError: no card here and none named, or one that the runtime cannot build for from here.
     """
-    trt = _module(backend)
+    module = _module(backend)
     here = None
     if torch.cuda.is_available():
         here = "{}.{}".format(*torch.cuda.get_device_capability())
@@ -54,13 +57,13 @@ def target(backend: str, capability: str | None) -> str:
         return here
     if capability == here:
         return capability
-    names = getattr(trt, "ComputeCapability", None)
+    names = getattr(module, "ComputeCapability", None)
     if names is None:
         raise InputError(
             f"{backend}: builds only for the card that is here ({here}), got {capability}; "
             "tensorrt_rtx builds for others"
         )
-    known = _capabilities(trt)
+    known = _capabilities(module)
     if capability not in known:
         raise InputError(
             f"{backend}: expected a compute capability of {', '.join(known)}, got {capability}"
@@ -68,9 +71,9 @@ def target(backend: str, capability: str | None) -> str:
     return capability
 
 
-def _capabilities(trt: Any) -> dict[str, Any]:
+def _capabilities(module: Any) -> dict[str, Any]:
     """From 8.9 to SM89, as far as the runtime knows them."""
-    members = getattr(trt.ComputeCapability, "__members__", {})
+    members = getattr(module.ComputeCapability, "__members__", {})
     numbers = {name: name[2:] for name in members if name.startswith("SM") and name[2:].isdigit()}
     return {f"{n[:-1]}.{n[-1]}": members[name] for name, n in numbers.items()}
 
@@ -81,22 +84,26 @@ def build(model: VideoInpainter, spec: Spec, progress: Progress | None = None) -
     Raises:
         InputError: the runtime cannot build it.
     """
-    trt = _module(spec.backend)
+    module = _module(spec.backend)
     graph = onnx_bytes(model, **spec.options)
-    logger = _logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph):
+    logger = _logger(module)
+    builder: trt.Builder = module.Builder(logger)
+    network: trt.INetworkDefinition = builder.create_network(
+        1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    )
+    parser: trt.OnnxParser = module.OnnxParser(network, logger)
+    parsed: bool = parser.parse(graph)
+    if not parsed:
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise InputError(f"{spec.backend}: the graph cannot be read: {reasons}")
-    config = builder.create_builder_config()
-    if spec.target in (_capabilities(trt) if hasattr(trt, "ComputeCapability") else {}):
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(_capabilities(trt)[spec.target], 0)
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    if spec.target in (_capabilities(module) if hasattr(module, "ComputeCapability") else {}):
+        for_another: Any = config  # RTX alone has these
+        for_another.num_compute_capabilities = 1
+        for_another.set_compute_capability(_capabilities(module)[spec.target], 0)
     if progress is not None:
-        config.progress_monitor = _monitor(trt, progress)
-    engine = builder.build_serialized_network(network, config)
+        config.progress_monitor = _monitor(module, progress)
+    engine: trt.IHostMemory | None = builder.build_serialized_network(network, config)
     if engine is None:
         raise InputError(
             f"{spec.backend}: the engine was not built: {logger.last or 'no reason given'}"
@@ -104,21 +111,21 @@ def build(model: VideoInpainter, spec: Spec, progress: Progress | None = None) -
     return bytes(memoryview(engine))
 
 
-def _logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):
+def _logger(module: Any) -> Any:
+    class Logger(module.ILogger):
         """Silent; keeps the last error for the message."""
 
         last = ""
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            if severity in (module.ILogger.Severity.ERROR, module.ILogger.Severity.INTERNAL_ERROR):
                 self.last = message
 
     return Logger()
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):
+def _monitor(module: Any, progress: Progress) -> Any:
+    class Monitor(module.IProgressMonitor):
         def __init__(self) -> None:
             super().__init__()
             self._steps: dict[str, int] = {}
@@ -142,17 +149,18 @@ class TensorRTEngine:
     """An engine on the card that is here; may be called from several threads, each with a context of its own."""
 
     def __init__(self, spec: Spec, payload: bytes) -> None:
-        trt = _module(spec.backend)
+        module = _module(spec.backend)
         if not torch.cuda.is_available():
             raise InputError(f"{spec.backend}: an engine runs on a GPU, and there is none here")
         self.spec = spec
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.dtype = DTYPES[cast(GraphPrecision, spec.precision)]
-        self._logger = _logger(trt)
-        self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(payload)
-        if self._engine is None:
+        self._logger = _logger(module)
+        self._runtime: trt.Runtime = module.Runtime(self._logger)
+        engine = self._runtime.deserialize_cuda_engine(payload)
+        if engine is None:
             raise InputError(f"{spec.backend}: the engine cannot be loaded: {self._logger.last}")
+        self._engine: trt.ICudaEngine = engine
         self._local = threading.local()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -163,7 +171,7 @@ class TensorRTEngine:
         return run(*inputs)
 
     def _new_run(self) -> CapturedRun:
-        context = self._engine.create_execution_context()
+        context: trt.IExecutionContext = self._engine.create_execution_context()
         stream = self.spec.lookahead is not None
         inputs, outputs = (
             [self._buffer(context, name) for name in names] for names in interface(stream=stream)
@@ -176,17 +184,17 @@ class TensorRTEngine:
 
         return CapturedRun(inputs, execute)
 
-    def _buffer(self, context: Any, name: str) -> Tensor:
-        trt = _module(self.spec.backend)
+    def _buffer(self, context: trt.IExecutionContext, name: str) -> Tensor:
+        module = _module(self.spec.backend)
         types = {
-            trt.DataType.UINT8: torch.uint8,
-            trt.DataType.FLOAT: torch.float32,
-            trt.DataType.HALF: torch.float16,
-            trt.DataType.BF16: torch.bfloat16,
+            module.DataType.UINT8: torch.uint8,
+            module.DataType.FLOAT: torch.float32,
+            module.DataType.HALF: torch.float16,
+            module.DataType.BF16: torch.bfloat16,
         }
-        shape = tuple(self._engine.get_tensor_shape(name))
+        dims: Any = self._engine.get_tensor_shape(name)
         dtype = types[self._engine.get_tensor_dtype(name)]
-        buffer = torch.zeros(shape, dtype=dtype, device=self.device)
+        buffer = torch.zeros(tuple(dims), dtype=dtype, device=self.device)
         if not context.set_tensor_address(name, buffer.data_ptr()):
             raise InputError(f"{self.spec.backend}: the engine has no input or output {name}")
         return buffer
