@@ -222,7 +222,10 @@ def test_a_source_that_stalls_is_waited_for(video: Path, tmp_path: Path) -> None
     assert _recorded(out)[0] == [*range(FRAMES), *range(FRAMES)]
 
 
-def test_ctrl_c_ends_a_stream_that_stalls(video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_services_end_ends_a_stream_that_stalls(
+    end: signal.Signals, video: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out.nut"
     filler = _filler("--lookahead", "2", "--input-format", "mpegts")
     assert filler.stdin is not None
@@ -232,7 +235,7 @@ def test_ctrl_c_ends_a_stream_that_stalls(video: Path, tmp_path: Path) -> None:
         source.flush()
         recorded = _read(sink, (FRAMES - 10) * HEIGHT * WIDTH * 3 // 2)  # it is under way
         time.sleep(1)  # and nothing more comes
-        filler.send_signal(signal.SIGINT)
+        filler.send_signal(end)
         out.write_bytes(recorded + sink.read())
     assert filler.wait(60) == 0
     numbers = _recorded(out)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_stream(
         commands.add_parser(
             "stream",
-            parents=[common, networks],
+            parents=[common, networks, backends],
             help="fill a camera's, an address's or a pipe's video",
         )
     )
@@ -573,6 +574,7 @@ def _stream(args: argparse.Namespace) -> None:
     if args.mask is None and not args.box:
         raise InputError("--mask or --box: expected at least one of the two, got neither")
     inpainter = _inpainter(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's end is as Ctrl-C
 
     def streamer(height: int, width: int) -> Streamer:
         hole = fixed_mask(height, width, args.mask, args.box)
