@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import pickle
 
 import pytest
@@ -173,6 +174,32 @@ def test_gradient_of_one_input_alone(only):
     inputs.tensors()[only].requires_grad_()
     call(ops.conv_bias_relu, inputs, case).sum().backward()
     assert [k for k, t in inputs.tensors().items() if t.grad is not None] == [only]
+
+
+class _Heap(ctypes.Structure):
+    """What glibc's mallinfo2 gives."""
+
+    _fields_ = [(f"field_{i}", ctypes.c_size_t) for i in range(10)]
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="only glibc counts its heap"
+)
+@pytest.mark.parametrize("name", ["flat_stride", "deconv_flat", "wide", "wide_deconv"])
+def test_no_call_keeps_memory(name):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True)
+    count = ctypes.CDLL(None).mallinfo2
+    count.restype = _Heap
+
+    def grown(calls: int) -> int:
+        before = count().field_7  # bytes in use
+        for _ in range(calls):
+            call(ops.conv_bias_relu, inputs, case)
+        return count().field_7 - before
+
+    grown(100)
+    assert min(grown(1000) for _ in range(3)) < 2000
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

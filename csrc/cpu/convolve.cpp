@@ -5,9 +5,28 @@
 
 #include "winograd.h"
 
-// Part of torch's C interface where torch was built with oneDNN. Only its presence is asked for: an
-// unknown operator could not be looked up without an error.
-extern "C" [[gnu::weak]] void aoti_torch_cpu_mkldnn__convolution_pointwise();
+// Torch's C interface to oneDNN, which compiled models call too; there where torch was built with
+// oneDNN. Through the dispatcher each text among the arguments would be lost memory: torch 2.13
+// does not free those that an extension passes.
+extern "C" {
+[[gnu::weak]] AOTITorchError aoti_torch_cpu_mkldnn__convolution_pointwise(
+    AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* bias, const int64_t* padding,
+    int64_t paddings, const int64_t* stride, int64_t strides, const int64_t* dilation,
+    int64_t dilations, int64_t groups, const char* activation, const double** scalars,
+    int64_t scalar_count, const char** algorithm, AtenTensorHandle* out);
+[[gnu::weak]] AOTITorchError aoti_torch_cpu_mkldnn__convolution_transpose_pointwise(
+    AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* bias, const int64_t* padding,
+    int64_t paddings, const int64_t* output_padding, int64_t output_paddings, const int64_t* stride,
+    int64_t strides, const int64_t* dilation, int64_t dilations, int64_t groups,
+    const char* activation, const double** scalars, int64_t scalar_count, const char** algorithm,
+    AtenTensorHandle* out);
+[[gnu::weak]] AOTITorchError aoti_torch_cpu_mkldnn__convolution_pointwise_binary_(
+    AtenTensorHandle sum, AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* bias,
+    const int64_t* padding, int64_t paddings, const int64_t* stride, int64_t strides,
+    const int64_t* dilation, int64_t dilations, int64_t groups, const char* operation,
+    double* alpha, const char** activation, const double** scalars, int64_t scalar_count,
+    const char** algorithm, AtenTensorHandle* out);
+}
 
 namespace vinpaint::cpu {
 
@@ -45,19 +64,26 @@ Tensor weight_of(const Convolution& c, const Lowered& l, int64_t first, int64_t 
   return l.flat ? flatten_frames(packed) : packed;
 }
 
-using NoScalars = Ints;  // an empty list is the same for every element type
-using NoText = std::optional<std::string>;
-using NoScalar = std::optional<double>;
+int64_t length(const Ints& values) { return static_cast<int64_t>(values.size()); }
 
 Tensor onednn(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, const Lowered& l,
               bool transposed, bool relu) {
-  const std::string activation = relu ? "relu" : "none";
-  if (transposed)
-    return call<Tensor>("mkldnn::_convolution_transpose_pointwise", "", x, weight, bias, l.padding,
-                        Ints(l.stride.size(), 0), l.stride, l.dilation, int64_t{1}, activation,
-                        NoScalars(), NoText());
-  return call<Tensor>("mkldnn::_convolution_pointwise", "", x, weight, bias, l.padding, l.stride,
-                      l.dilation, int64_t{1}, activation, NoScalars(), NoText());
+  const char* activation = relu ? "relu" : "none";
+  AtenTensorHandle b = bias ? bias->get() : nullptr, out = nullptr;
+  AtenTensorHandle* optional_bias = bias ? &b : nullptr;
+  if (transposed) {
+    const Ints output_padding(l.stride.size(), 0);
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mkldnn__convolution_transpose_pointwise(
+        x.get(), weight.get(), optional_bias, l.padding.data(), length(l.padding),
+        output_padding.data(), length(output_padding), l.stride.data(), length(l.stride),
+        l.dilation.data(), length(l.dilation), 1, activation, nullptr, 0, nullptr, &out));
+  } else {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mkldnn__convolution_pointwise(
+        x.get(), weight.get(), optional_bias, l.padding.data(), length(l.padding), l.stride.data(),
+        length(l.stride), l.dilation.data(), length(l.dilation), 1, activation, nullptr, 0, nullptr,
+        &out));
+  }
+  return Tensor(out);
 }
 
 // The form of a weight that oneDNN made for inputs like x, after those of WinogradForm.
@@ -75,9 +101,13 @@ Tensor onednn_weight(const Tensor& weight, const Tensor& x, const Lowered& l, bo
 // out = act(out + convolution of x + bias), without a pass of its own over out.
 void onednn_accumulate(const Tensor& out, const Tensor& x, const Tensor& weight,
                        const OptionalTensor& bias, const Lowered& l, bool relu) {
-  call<Tensor>("mkldnn::_convolution_pointwise_", "binary", out, x, weight, bias, l.padding,
-               l.stride, l.dilation, int64_t{1}, std::string("add"), NoScalar(),
-               relu ? NoText("relu") : NoText(), NoScalars(), NoText());
+  AtenTensorHandle b = bias ? bias->get() : nullptr, same = nullptr;
+  const char* activation = "relu";
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mkldnn__convolution_pointwise_binary_(
+      out.get(), x.get(), weight.get(), bias ? &b : nullptr, l.padding.data(), length(l.padding),
+      l.stride.data(), length(l.stride), l.dilation.data(), length(l.dilation), 1, "add", nullptr,
+      relu ? &activation : nullptr, nullptr, 0, nullptr, &same));
+  Tensor handle(same);  // of the memory of `out`, given back here
 }
 
 // The convolution by torch's own code, for what oneDNN does not take.
