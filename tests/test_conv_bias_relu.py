@@ -12,6 +12,7 @@ from convolution_cases import call_inference as call
 from tolerances import assert_close
 
 from vinpaint import _C, ops, reference
+from vinpaint.nn.layers import ConvBNReLU
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -227,13 +228,47 @@ def test_a_changed_weight_is_prepared_anew(name):
     assert torch.equal(call(ops.conv_bias_relu, inputs, case, cache=cache), first)
 
 
-def test_a_cache_does_not_follow_a_copy_of_its_layer():
-    case = BY_NAME["wide"]
-    inputs = make_inputs(case, torch.float32, extras=False)
+def _prepared(cache, inputs, case):
+    geometry = case.stride, case.dilation, case.transposed
+    return cache.get(inputs.x, inputs.skip, inputs.weight, *geometry)
+
+
+@pytest.mark.parametrize("name", ["flat_stride", "wide", "wide_deconv"])
+def test_a_weight_is_prepared_once(name):
+    case = BY_NAME[name]
+    inputs = make_inputs(case, torch.float32, extras=True)
     cache = ops.WeightCache()
-    expected = call(ops.conv_bias_relu, inputs, case, cache=cache)
+    kept = _prepared(cache, inputs, case)
+    assert kept
+    assert _prepared(cache, inputs, case) is kept
     for copied in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
-        assert torch.equal(call(ops.conv_bias_relu, inputs, case, cache=copied), expected)
+        assert _prepared(copied, inputs, case) is not kept
+    cache.clear()
+    assert _prepared(cache, inputs, case) is not kept
+
+
+def test_one_weight_may_be_read_in_two_ways():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 64, 3, 9, 8), torch.randn(32, 64, 3, 3, 3)
+    cache = ops.WeightCache()
+    whole = ops.conv_bias_relu(x, weight, cache=cache)
+    parts = ops.conv_bias_relu(x[:, :32], weight, skip=x[:, 32:], cache=cache)
+    dilated = ops.conv_bias_relu(x, weight, dilation=(1, 2, 2), cache=cache)
+    assert torch.equal(whole, ops.conv_bias_relu(x, weight))
+    assert torch.equal(parts, ops.conv_bias_relu(x[:, :32], weight, skip=x[:, 32:]))
+    assert torch.equal(dilated, ops.conv_bias_relu(x, weight, dilation=(1, 2, 2)))
+
+
+def test_a_layer_that_is_moved_prepares_its_weight_anew():
+    layer = ConvBNReLU(40, 64, (1, 3, 3))
+    layer.fold()
+    x = torch.randn(1, 40, 1, 9, 8)
+    exact = layer(x)
+    rough = layer.bfloat16()(x.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    back = layer.float()(x)
+    assert not torch.equal(back, exact)  # the weight went through bfloat16
+    assert torch.equal(back, ops.conv_bias_relu(x, layer.weight, layer.bias))
 
 
 def test_a_cache_stands_aside_while_learning():
@@ -257,6 +292,12 @@ def test_a_weight_prepared_for_something_else_is_refused(name):
     other = BY_NAME["pointwise"]
     strange = make_inputs(other, torch.float32, extras=False)
     wrong = prepare(strange.x, None, strange.weight, [1, 1, 1], [1, 1, 1], False)
+    assert (
+        torch.ops.vinpaint._prepare_weight(
+            inputs.x.double(), inputs.skip.double(), inputs.weight.double(), *geometry
+        )
+        == []
+    )
     for given in ([], wrong, [torch.zeros(3, dtype=torch.uint8)], [*prepared, *prepared]):
         with pytest.raises(RuntimeError, match="prepared must be what _prepare_weight gives"):
             convolve(inputs.x, inputs.skip, inputs.weight, given, None, None, *geometry, True)

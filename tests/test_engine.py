@@ -180,8 +180,10 @@ def test_values_that_are_no_numbers_are_told() -> None:
         ({"frames": None, "lookahead": -1}, "a look-ahead of 0 or more and no context, got -1"),
         (
             {"frames": None, "lookahead": 1, "any_size": True},
-            "expected a stream's frames to be of one size",
+            "expected a stream's graph to be of one size, without --any-frames and --any-size",
         ),
+        ({"frames": 27, "context": 13, "any_frames": True}, "expected 28 frames or more, got 27"),
+        ({"frames": 1, "any_frames": True}, "expected 2 frames or more, got 1"),
         ({"any_size": True}, "expected multiples of 8 above 8 for any size, got 40 x 52"),
         ({"precision": "int8"}, "precision: expected one of fp32, fp16, bf16, got 'int8'"),
     ],
@@ -195,6 +197,7 @@ def test_what_cannot_be_exported_is_an_error(options: dict[str, Any], message: s
 
 
 def test_a_graph_for_any_size_computes_the_same() -> None:
+    """Its smooth fill is the one of plain operations, with a number of halvings that no size decides."""
     rng = np.random.default_rng(0)
     model = _model(prefill="smooth")
     anything = ClipGraph(model, any_size=True)
@@ -205,7 +208,8 @@ def test_a_graph_for_any_size_computes_the_same() -> None:
         live = torch.ones(3, dtype=torch.uint8)
         with torch.no_grad():
             found, expected = (graph(clip, mask, live)[0] for graph in (anything, ClipGraph(model)))
-        assert torch.equal(found, expected)
+        assert _far(found.numpy(), expected.numpy()) <= 1
+        assert (found != expected).float().mean() < 1e-3
 
 
 def test_a_file_for_any_size_takes_any_on_the_grid() -> None:
@@ -556,10 +560,30 @@ def test_what_triton_cannot_serve_is_refused(cache: Path, tmp_path: Path) -> Non
         engine.export_triton(tmp_path, engine=changed)
     with pytest.raises(InputError, match="expected either networks or an engine"):
         engine.export_triton(tmp_path)
-    with pytest.raises(InputError, match=r"expected a name for the model, got '\.\./x'"):
+    with pytest.raises(InputError, match=r"--name: expected letters, digits, .*, got '\.\./x'"):
         engine.export_triton(tmp_path, engine=changed, name="../x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
     assert any(cache.iterdir())
+
+
+def test_what_an_engine_is_given_is_checked(cache: Path) -> None:
+    pytest.importorskip("openvino")
+    path = engine.compile(_model(), backend="openvino", frames=2, height=16, width=16)
+    run = engine.load(path)
+    frames, mask = torch.zeros(2, 16, 16, 3, dtype=torch.uint8), torch.zeros(2, 16, 16).byte()
+    live = torch.ones(2, dtype=torch.uint8)
+    completed, invalid = run(frames, mask, live)
+    assert torch.equal(completed, frames)
+    assert invalid.tolist() == [0]
+    for given, message in (
+        ((frames, mask), "expected frames, mask, live, got 2 inputs"),
+        ((frames.numpy(), mask, live), "frames: expected a tensor, got ndarray"),
+        ((frames.float(), mask, live), r"frames: expected torch.uint8 .*, got torch.float32"),
+        ((frames, mask[:1], live), r"mask: .* \(2, 16, 16\) on cpu, got torch.uint8 \(1, 16, 16\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(*given)
+    assert path.parent == cache
 
 
 # --- engine files ---------------------------------------------------------------------------------

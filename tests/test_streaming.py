@@ -104,11 +104,21 @@ def test_with_less_lookahead_no_later_frame_is_looked_at(lookahead: int) -> None
     changed, _ = _streamed(stream, other)
     reached = (found != changed).flatten(3).any(3).any(1)[0].nonzero()[:, 0]
     assert reached.min() == 12 - lookahead
-    # The last frame of a clip never sees beyond it, whatever the layers wait for.
+
+
+def test_what_has_not_come_is_taken_for_what_came_last() -> None:
+    """Of a clip that stands still nothing is lost, once all that is before it has passed."""
+    net, x = _completion()
+    still = x[:, :, :1].expand(-1, -1, 40, -1, -1)
     with torch.inference_mode():
-        whole = net(x[:, :, :1])
-    alone, _ = _streamed(stream, x[:, :, :1])
-    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-5)
+        whole = net(still)
+    found, _ = _streamed(StreamingCompletion(net, waits(0)), still)
+    torch.testing.assert_close(
+        found[:, :, 13:],
+        whole[:, :, 13:27].mean(2, True).expand_as(found[:, :, 13:]),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_waits_that_no_layer_has_are_refused() -> None:
@@ -165,19 +175,24 @@ def test_a_fixed_mask_is_looked_at_in_its_neighbourhood_alone() -> None:
 
 
 @pytest.mark.parametrize("lookahead", [0, 3, 13])
+@pytest.mark.parametrize(
+    ("options", "propagate"),
+    [({"prefill": "smooth"}, "off"), ({"prefill": "carried", "confidence": True}, "auto")],
+    ids=str,
+)
 def test_the_operators_as_one_graph_give_the_same(
-    lookahead: int, monkeypatch: pytest.MonkeyPatch
+    options: dict, propagate: str, lookahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU captures, here run eagerly."""
     clip, mask = _clip()
     mask[5:8] = 0
     inpainter = Inpainter(
-        random_model(InpainterConfig(width=WIDTH, prefill="smooth")), propagate="off"
+        random_model(InpainterConfig(width=WIDTH, **options)), propagate=propagate
     )
     expected, _ = _push_all(Streamer(inpainter, lookahead=lookahead), clip, mask)
     monkeypatch.setattr(
         streaming,
-        "_stream",
+        "_region_stream",
         lambda inpainter, region, lookahead, _: EngineStream(inpainter.painter, region, lookahead),
     )
     found, late = _push_all(Streamer(inpainter, lookahead=lookahead), clip, mask)
@@ -202,12 +217,6 @@ def _adds_nothing(**options: object) -> Inpainter:
     return Inpainter(VideoInpainter(InpainterConfig(prefill="smooth", width=WIDTH)), **options)
 
 
-@pytest.fixture
-def all_for_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "shared", lambda lookahead: (lookahead, 0))
-
-
-@pytest.mark.usefixtures("all_for_propagation")
 def test_what_was_seen_before_is_carried_forward_and_what_comes_back() -> None:
     clip, mask = _clip(frames=24, width=96)
     errors = {}
@@ -222,7 +231,6 @@ def test_what_was_seen_before_is_carried_forward_and_what_comes_back() -> None:
     assert np.mean(errors[8]) < np.mean(errors[0])
 
 
-@pytest.mark.usefixtures("all_for_propagation")
 def test_with_enough_lookahead_propagation_is_the_whole_clips() -> None:
     frames = 20
     clip, mask = _clip(frames=frames)
@@ -243,6 +251,33 @@ def test_after_a_flush_nothing_is_taken_from_before() -> None:
     fresh, _ = _push_all(Streamer(_adds_nothing(), lookahead=4), clip, mask)
     assert np.array_equal(np.stack(again), np.stack(fresh))
     assert streamer.flush() == []
+
+
+def test_a_shot_that_fails_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, mask = _clip(frames=10)
+    inpainter = _adds_nothing(propagate="off")
+    expected, _ = _push_all(Streamer(inpainter, lookahead=4), clip, mask)
+    streamer = Streamer(inpainter, lookahead=4)
+    real, calls = type(inpainter.painter).composited, []
+
+    def failing(*given: object) -> object:
+        calls.append(given)
+        if len(calls) == 3:
+            raise ArithmeticError("no numbers")
+        return real(*given)
+
+    monkeypatch.setattr(type(inpainter.painter), "composited", failing)
+    for frame, hole in zip(255 - clip[:5], mask, strict=False):
+        streamer.push(frame, hole)
+    with pytest.raises(ArithmeticError):
+        streamer.flush()  # the third of five
+    found, _ = _push_all(streamer, clip, mask)
+    assert np.array_equal(np.stack(found), np.stack(expected))
+    calls.clear()
+    with pytest.raises(ArithmeticError):
+        _push_all(streamer, 255 - clip, mask)
+    found, _ = _push_all(streamer, clip, mask)
+    assert np.array_equal(np.stack(found), np.stack(expected))
 
 
 def test_an_area_says_where_holes_may_be() -> None:

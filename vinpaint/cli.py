@@ -257,7 +257,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["vinpaint", "harmonic", "telea", "truth"],
         metavar="METHOD",
-        help="vinpaint, networks, propagation, 3dcn, 2dcn, mean, harmonic, telea, navier-stokes, temporal-median, truth, or a program: "
+        help="vinpaint, stream:K (a stream that looks K frames ahead), networks, propagation, 3dcn, 2dcn, mean, harmonic, telea, navier-stokes, temporal-median, truth, or a program: "
         "NAME=command:TEMPLATE with {frames} {masks} {output}, folders of PNG frames "
         "(default vinpaint harmonic telea truth)",
     )
@@ -608,11 +608,16 @@ def _export(args: argparse.Namespace) -> None:
     if args.engine is not None:
         if args.triton is None:
             raise InputError("--engine: expected --triton beside it")
+        given = [name for name in ("width", "height", "frames", "lookahead") if getattr(args, name)]
+        if given:
+            raise InputError(f"--engine: expected no --{given[0]} beside it: the engine is built")
         made = export_triton(args.triton, engine=args.engine, name=args.name)
         print(f"{made}: the engine, for a Triton server with this card and TensorRT alone")
         return
+    if args.any_size:  # then they are an example
+        args.width, args.height = args.width or 64, args.height or 64
     if args.width is None or args.height is None:
-        raise InputError("--width and --height: expected both, of the frames")
+        raise InputError("--width and --height: expected both, of the frames, or --any-size")
     any_size = {"any_frames": args.any_frames, "any_size": args.any_size}
     model, options = load_pretrained(args.weights), {**_graph(args), **any_size}
     if args.triton is not None:

@@ -294,14 +294,13 @@ _no_double_backward("conv_bn_relu")
 class WeightCache:
     """What :func:`conv_bias_relu` makes of a layer's weight on a CPU before it convolves, kept for its next calls.
 
-    One weight has up to two forms, by the size of the maps. Another weight, or the same one changed in place, is prepared
-    anew; a weight made under ``torch.inference_mode`` must not be changed in place.
+    It holds the weight and about twice its bytes. A layer's prepared weight has up to two forms, by the size of the maps.
+    Another weight, or the same one changed in place, is prepared anew; a change behind torch's back (``weight.data.mul_``,
+    or in place of a weight made under ``torch.inference_mode``) is not seen. Several threads may use one. A copy is empty.
     """
 
     def __init__(self) -> None:
-        self._weight: Tensor | None = None
-        self._version = 0
-        self._prepared: dict[int, list[Tensor]] = {}
+        self._entry: tuple[Tensor | None, Any, dict[Any, list[Tensor]]] = (None, None, {})
 
     def get(
         self, x: Tensor, skip: Tensor | None, weight: Tensor, *geometry: Any
@@ -311,16 +310,20 @@ class WeightCache:
         if form == 0:
             return None
         version = 0 if weight.is_inference() else weight._version
-        if weight is not self._weight or version != self._version:
-            self._weight, self._version, self._prepared = weight, version, {}
-        prepared = self._prepared.get(form)
-        if prepared is None:
-            prepared = _ops._prepare_weight(x, skip, weight, *geometry)
-            self._prepared[form] = prepared
-        return prepared
+        state = version, weight.data_ptr(), weight.dtype
+        of, known, forms = self._entry
+        if of is not weight or known != state:
+            forms = {}
+            self._entry = weight, state, forms
+        stride, dilation, transposed = geometry
+        key = form, x.shape[1], tuple(stride), tuple(dilation), transposed
+        if key not in forms:
+            forms[key] = _ops._prepare_weight(x, skip, weight, *geometry)
+        return forms[key]
 
-    def __deepcopy__(self, memo: Any) -> WeightCache:
-        return WeightCache()
+    def clear(self) -> None:
+        """Let go of the weight and what was made of it."""
+        self._entry = None, None, {}
 
     def __reduce__(self) -> tuple[type[WeightCache], tuple[()]]:
         return WeightCache, ()

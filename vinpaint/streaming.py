@@ -14,7 +14,7 @@ from torch import Tensor
 from vinpaint.devices import return_free_memory
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
-from vinpaint.nn.streaming import StreamingCompletion, waits
+from vinpaint.nn.streaming import ORDER, StreamingCompletion, waits
 from vinpaint.painting import Given, Image, Mask, Painter
 from vinpaint.propagation.propagator import CarryStream
 from vinpaint.video.windows import (
@@ -25,15 +25,11 @@ from vinpaint.video.windows import (
     whole_region,
 )
 
-FULL_LOOKAHEAD = 13
+FULL_LOOKAHEAD = len(ORDER)
 """Frames after which 3DCN has seen all that it ever looks at."""
 
 TIDY_FRAMES = 64
 """Frames after which free memory goes back to the system, which the heap's holes would keep."""
-
-NETWORKS_LOOKAHEAD = 2
-"""Frames that 3DCN waits for after propagation. Measured: the first two are worth more to it than to propagation, those
-after them less."""
 
 Box = tuple[int, int, int, int]
 
@@ -42,9 +38,8 @@ class Streamer:
     """Fills the hole of a stream: each frame costs the work of one, memory is bounded, the latency is chosen.
 
     With ``propagate="off"`` and a look-ahead of 13 frames the result is that of the whole clip at once; with less
-    look-ahead layers of 3DCN do without what has not come yet. With propagation the two share the look-ahead
-    (:func:`shared`): what comes out of the hole within propagation's part of it is carried back, and what was seen before is
-    carried forward.
+    look-ahead layers of 3DCN take what has not come yet for what came last. With propagation the look-ahead is its own:
+    what comes out of the hole within it is carried back, what was seen before is carried forward, and 3DCN does not wait.
 
     Args:
         inpainter: what fills.
@@ -93,7 +88,7 @@ class Streamer:
             raise InputError("thickness: expected none beside a mask, which says its own")
         self._area, self._thickness = area, thickness
         self._shot: _Shot | None = None
-        self._streams: _Streams = {}
+        self._kept: _Kept = {}
 
     def push(self, frame: Image, mask: Mask | None = None) -> list[Image]:
         """Take in the next frame, of which a copy is kept.
@@ -115,7 +110,9 @@ class Streamer:
         shot = self._shot
         if shot is None:
             regions = self._regions(frame)
-            shot = _Shot(self._inpainter, self.lookahead, regions, frame, self._streams)
+            shot = _Shot(self._inpainter, self.lookahead, regions, frame, self._kept)
+        shot.check(frame, hole)
+        self._shot = None  # unless all goes well
         finished = shot.push(frame.copy(), hole.copy())
         self._shot = shot
         return finished
@@ -146,7 +143,7 @@ class _Shot:
         lookahead: int,
         regions: Sequence[Region],
         first: Image,
-        streams: _Streams,
+        kept: _Kept,
     ) -> None:
         self._size, self._dtype = first.shape, first.dtype
         self._inside = np.zeros(first.shape[:2], bool)
@@ -155,18 +152,23 @@ class _Shot:
         self._inpainter = inpainter
         self._carrying: CarryStream | None = None
         if inpainter.propagator is not None and regions:
-            ahead, lookahead = shared(lookahead)
-            self._carrying = inpainter.propagator.stream(regions, lookahead=ahead)
-        self._networks: list[_Stream] = []
-        for region in regions:
-            key = region, str(first.dtype)
-            if key not in streams:
-                streams[key] = _stream(inpainter, region, lookahead, first)
-            self._networks.append(streams[key])
+            self._carrying = inpainter.propagator.stream(regions, lookahead=lookahead)
+            lookahead = 0  # measured: a frame is worth more to propagation
+        depth = str(first.dtype)
+        now = {
+            (region, depth): kept.get((region, depth))
+            or _region_stream(inpainter, region, lookahead, first)
+            for region in regions
+        }
+        kept.clear()
+        kept.update(now)
+        self._networks = list(now.values())
+        for network in self._networks:
+            network.reset()  # whatever became of the shot before
         self._waiting: deque[Given] = deque()
         self._came = 0
 
-    def push(self, frame: Image, mask: Mask) -> list[Image]:
+    def check(self, frame: Image, mask: Mask) -> None:
         if frame.shape != self._size or frame.dtype != self._dtype:
             raise InputError(
                 f"frame: expected {self._size} {self._dtype} like the first, got {frame.shape} {frame.dtype}; "
@@ -174,6 +176,8 @@ class _Shot:
             )
         if mask[~self._inside].any():
             raise InputError("mask: expected no hole outside the area that the streamer looks at")
+
+    def push(self, frame: Image, mask: Mask) -> list[Image]:
         self._came += 1
         if self._came % TIDY_FRAMES == 0:
             return_free_memory()
@@ -212,7 +216,7 @@ class _Shot:
         return image
 
 
-class _Stream(Protocol):
+class _RegionStream(Protocol):
     """The networks in one region."""
 
     region: Region
@@ -223,16 +227,21 @@ class _Stream(Protocol):
     def flush(self) -> list[Image | None]:
         """What is still due when no more frames come."""
 
+    def reset(self) -> None:
+        """Forget the shot before."""
 
-_Streams = dict[tuple[Region, str], _Stream]
-"""Of the shots before: setting one up may take longer than a frame does."""
+
+_Kept = dict[tuple[Region, str], _RegionStream]
+"""Those of the last shot: setting one up may take longer than a frame does."""
 
 
-def _stream(inpainter: Inpainter, region: Region, lookahead: int, first: Image) -> _Stream:
-    """Through an engine, or the operators; these as a CUDA graph where that loses nothing."""
+def _region_stream(
+    inpainter: Inpainter, region: Region, lookahead: int, first: Image
+) -> _RegionStream:
+    """Through an engine, or the operators; these as a CUDA graph where its bytes lose nothing."""
     painter = inpainter.painter
     native = type(painter) is Painter
-    captured = painter.device.type == "cuda" and first.dtype == np.uint8
+    captured = painter.device.type == "cuda" and first.dtype == np.uint8 and not region.resized
     if painter.model.completion is None or (native and not captured):
         return _Networks(inpainter, region, lookahead)
     from vinpaint.engine.streaming import EngineStream
@@ -251,6 +260,12 @@ class _Networks:
         if completion is not None:
             self._completion = StreamingCompletion(completion, waits(lookahead))
         self._waiting: deque[tuple[Given, Tensor]] = deque()
+
+    def reset(self) -> None:
+        """Forget the shot before."""
+        self._waiting.clear()
+        if self._completion is not None:
+            self._completion.reset()
 
     def push(self, frame: Given) -> list[Image | None]:
         """The next frame; what is finished by it: the region with its hole filled, ``None`` without a hole."""
@@ -281,12 +296,6 @@ class _Networks:
             guidance = None if completed is None else self._painter.model.guide_by(*completed)[1]
             (patch,) = self._painter.paint([frame], guidance, self.region)
         return patch
-
-
-def shared(lookahead: int) -> tuple[int, int]:
-    """Frames that propagation waits for, and frames that 3DCN then waits for."""
-    networks = min(lookahead, NETWORKS_LOOKAHEAD)
-    return lookahead - networks, networks
 
 
 def _as_mask(mask: Any) -> Mask:

@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vinpaint import ops
+from vinpaint.nn.prefill import harmonic_fill
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from convolution_cases import CASES, Case, Inputs, call_inference, call_training, make_inputs
@@ -81,6 +82,17 @@ def frames(dtype: torch.dtype, device: torch.device) -> None:
         ops.composite_frames(completed, pixels, mask)
 
 
+def on_the_cpu() -> None:
+    """What has no kernel for a GPU: weights kept for inference, and the smooth fill."""
+    case = next(case for case in CASES if case.name == "flat")
+    with torch.inference_mode():
+        inputs = make_inputs(case, torch.float32, extras=True)
+        check(call_inference(ops.conv_bias_relu, inputs, case, cache=ops.WeightCache()))
+        mask = torch.zeros(1, 1, 1, 9, 14)
+        mask[..., 2:7, 3:12] = 1
+        check(harmonic_fill(torch.rand(1, 3, 1, 9, 14), mask))
+
+
 def motion() -> None:
     """On the CPU, where the flow is found."""
     hole = torch.zeros(3, 8, 12, dtype=torch.bool)
@@ -103,6 +115,7 @@ def main() -> int:
             loss(dtype, device)
             frames(dtype, device)
         motion()
+        on_the_cpu()
     if device.type == "cuda":
         torch.cuda.synchronize()
     registered = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("vinpaint::")}

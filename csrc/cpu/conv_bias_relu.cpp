@@ -22,7 +22,7 @@ Tensor conv_bias_relu_prepared(const Tensor& x, const OptionalTensor& skip, cons
                                const Tensors& prepared, const OptionalTensor& bias,
                                const OptionalTensor& residual, const Ints& stride,
                                const Ints& dilation, bool transposed, bool relu) {
-  constexpr const char* op = "_conv_bias_relu_prepared";
+  constexpr const char* op = "conv_bias_relu";
   const Convolution c = check_convolution(op, x, skip, weight, stride, dilation, transposed);
   check_prepared(op, prepared, c);
   if (bias) check_per_channel(op, "bias", *bias, c);
@@ -35,13 +35,13 @@ Tensor conv_bias_relu_prepared(const Tensor& x, const OptionalTensor& skip, cons
 int64_t weight_form_of(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
                        const Ints& stride, const Ints& dilation, bool transposed) {
   return weight_form(
-      check_convolution("_weight_form", x, skip, weight, stride, dilation, transposed));
+      check_convolution("conv_bias_relu", x, skip, weight, stride, dilation, transposed));
 }
 
 Tensors prepared_weight(const Tensor& x, const OptionalTensor& skip, const Tensor& weight,
                         const Ints& stride, const Ints& dilation, bool transposed) {
   return prepare_weight(
-      check_convolution("_prepare_weight", x, skip, weight, stride, dilation, transposed));
+      check_convolution("conv_bias_relu", x, skip, weight, stride, dilation, transposed));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> conv_bias_relu_backward(

@@ -33,7 +33,10 @@ namespace vinpaint::cpu {
 namespace {
 
 bool onednn_takes(ScalarType dtype) {
-  if (aoti_torch_cpu_mkldnn__convolution_pointwise == nullptr) return false;
+  if (aoti_torch_cpu_mkldnn__convolution_pointwise == nullptr ||
+      aoti_torch_cpu_mkldnn__convolution_transpose_pointwise == nullptr ||
+      aoti_torch_cpu_mkldnn__convolution_pointwise_binary_ == nullptr)
+    return false;
   static const bool bfloat16 = call<bool>("mkldnn::_is_mkldnn_bf16_supported", "");
   static const bool half = call<bool>("mkldnn::_is_mkldnn_fp16_supported", "");
   return dtype == ScalarType::Float || (dtype == ScalarType::BFloat16 && bfloat16) ||
@@ -87,7 +90,7 @@ Tensor onednn(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
 }
 
 // The form of a weight that oneDNN made for inputs like x, after those of WinogradForm.
-constexpr int64_t kOnednnForm = 5;
+constexpr int64_t kOnednnForm = static_cast<int64_t>(WinogradForm::k4x4Down) + 1;
 
 Tensor onednn_weight(const Tensor& weight, const Tensor& x, const Lowered& l, bool transposed) {
   const std::optional<Ints> sizes = sizes_of(x);
@@ -257,12 +260,17 @@ Tensors prepare_weight(const Convolution& c) {
 
 void check_prepared(const char* op, const Tensors& prepared, const Convolution& c) {
   const int64_t form = weight_form(c);
-  bool fits = form != 0;
-  if (form == kOnednnForm) {
-    const int64_t pixels = c.kernel[0] * c.kernel[1] * c.kernel[2] * c.out_channels();
-    fits = prepared.size() == (c.skip ? 2 : 1) && prepared[0].numel() == c.x_channels() * pixels &&
-           (!c.skip || prepared[1].numel() == c.skip_channels() * pixels);
-  } else if (fits) {
+  bool fits = false;
+  if (form == 0) {
+    fits = prepared.empty();
+  } else if (form == kOnednnForm) {
+    const int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2] * c.out_channels();
+    const auto is_part = [&](const Tensor& part, int64_t channels) {
+      return part.scalar_type() == c.x.scalar_type() && part.numel() == channels * taps;
+    };
+    fits = prepared.size() == (c.skip ? 2 : 1) && is_part(prepared[0], c.x_channels()) &&
+           (!c.skip || is_part(prepared[1], c.skip_channels()));
+  } else {
     const int64_t bytes = winograd_weight_bytes(*winograd_of(c), c.x.scalar_type());
     fits = prepared.size() == 1 && prepared[0].scalar_type() == ScalarType::Byte &&
            prepared[0].numel() == bytes && prepared[0].is_contiguous() &&

@@ -15,8 +15,8 @@ namespace vinpaint::cpu {
 Tensor convolve(const Convolution& c, const OptionalTensor& bias, const OptionalTensor& residual,
                 bool relu, const Tensors& prepared = {});
 
-// Which of the forms of a weight the convolution reads: 0 is the weight itself. Of one weight the
-// form depends on the size of the maps alone.
+// Which of the forms of a weight the convolution reads: 0 is the weight itself. Of one
+// layer it depends on the size of the maps alone.
 int64_t weight_form(const Convolution& c);
 
 // The weight in that form; none for 0. What `convolve` makes of it in each call otherwise.

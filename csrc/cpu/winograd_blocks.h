@@ -350,9 +350,10 @@ auto with_blocks(const Winograd& w, const F& f) {
       return f(Blocks<E, Conv4x4Stride2>(w));
     case WinogradForm::k3x3OnPairs:
       return f(Blocks<E, Conv3x3OnPairs>(w));
-    default:
-      return f(Blocks<E, Conv3x3>(w));
+    case WinogradForm::k3x3:
+      break;
   }
+  return f(Blocks<E, Conv3x3>(w));
 }
 
 template <class E>

@@ -64,7 +64,7 @@ def export_program(
         context: frames before and after those that are wanted.
         lookahead: frames that a stream's frame waits for; ``None`` for clips.
         precision: what the networks compute in.
-        any_frames: the program takes clips of any number of frames from 2 on, and ``frames`` is an example.
+        any_frames: the program takes clips of any number of frames from 2 beside the context on, and ``frames`` is an example.
         any_size: the program takes clips of any height and width that are multiples of the networks' grid, and ``height``
             and ``width`` are an example.
 
@@ -78,7 +78,9 @@ def export_program(
     dtype = DTYPES[precision]
     if frames is None or lookahead is not None:
         if any_frames or any_size:
-            raise InputError("export: expected a stream's frames to be of one size")
+            raise InputError(
+                "export: expected a stream's graph to be of one size, without --any-frames and --any-size"
+            )
         assert lookahead is not None
         return _export(StreamGraph(model, lookahead=lookahead, dtype=dtype), height, width)
     grid = model.grid
@@ -89,6 +91,10 @@ def export_program(
     graph = ClipGraph(model, context=context, dtype=dtype, any_size=any_size).eval()
     sizes: dict[int, Any] = {}
     if any_frames:
+        if frames < 2 * context + 2:
+            raise InputError(
+                f"export: --any-frames: expected {2 * context + 2} frames or more, got {frames}"
+            )
         sizes[0] = torch.export.Dim("frames", min=2 * context + 2)
     if any_size:
         for axis, name in ((1, "rows"), (2, "columns")):

@@ -51,7 +51,9 @@ class _Graph(nn.Module):
         self.register_buffer("mean", model.mean.float(), persistent=False)
 
     def _opened(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Of bytes: frames (F, H, W, 3) as float, and what is unknown of them (F, H, W), 0 to 1."""
+        """Frames (F, H, W, 3) as float, and what is unknown of them (F, H, W), 0 to 1; a mask of floats is that already."""
+        if mask.is_floating_point():
+            return frames.float(), mask
         known, unknown = frames.float(), mask.float()  # a runtime may take bytes only into a cast
         carried = self.model.config.prefill == "carried"
         return known, unknown / 255 if carried else (unknown > 0).float()
@@ -192,7 +194,7 @@ class StreamGraph(_Graph):
 
         Args:
             frame: (1, H, W, 3), uint8: the next frame; after the last one anything.
-            mask: (1, H, W), uint8: its mask, as of :meth:`ClipGraph.forward`.
+            mask: (1, H, W), uint8: its mask, as of :meth:`ClipGraph.forward`; or float32, what is unknown of each pixel.
             late_frame: the frame as many steps ago as the stream looks ahead, which is completed now.
             late_mask: its mask.
             live: (13,), uint8: which maps hold a frame of the stream, see :class:`~vinpaint.nn.streaming.Clock`.

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from vinpaint.engine.export import onnx_bytes
+from vinpaint.engine.inputs import check_inputs
 from vinpaint.engine.store import Spec
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
+
+TYPES = {"u8": torch.uint8, "f32": torch.float32}
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
@@ -73,6 +76,11 @@ class OpenVINOEngine:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
+        ports = self._compiled.inputs
+        expected = [
+            (port.shape, TYPES[port.element_type.to_string()], self.device) for port in ports
+        ]
+        check_inputs(inputs, [port.any_name for port in ports], expected)
         arrays = [part.contiguous().numpy() for part in inputs]
         outputs = request.infer(arrays, share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(outputs[i]) for i in range(len(self._compiled.outputs)))

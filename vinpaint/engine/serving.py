@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,8 +55,12 @@ def export_triton(
     """
     if (model is None) == (engine is None):
         raise InputError("--triton: expected either networks or an engine")
-    if not name or name.startswith(".") or "/" in name:
-        raise InputError(f"--triton: expected a name for the model, got {name!r}")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"--name: expected letters, digits, dots, dashes and underscores, got {name!r}"
+        )
+    if engine is not None and options:
+        raise InputError(f"--engine: expected no {', '.join(options)} beside it: it is built")
     target = Path(folder) / name
     if target.exists():
         raise InputError(f"--triton: {target} exists; remove it, or add a version by hand")

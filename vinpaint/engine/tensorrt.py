@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from vinpaint.engine.captured import CapturedRun
+from vinpaint.engine.captured import CapturedRun, Execute
 from vinpaint.engine.export import DTYPES, GraphPrecision, interface, onnx_bytes
 from vinpaint.engine.store import Spec
 from vinpaint.errors import InputError
@@ -171,18 +171,22 @@ class TensorRTEngine:
         return run(*inputs)
 
     def _new_run(self) -> CapturedRun:
-        context: trt.IExecutionContext = self._engine.create_execution_context()
-        stream = self.spec.lookahead is not None
-        inputs, outputs = (
-            [self._buffer(context, name) for name in names] for names in interface(stream=stream)
-        )
+        inputs, outputs = interface(stream=self.spec.lookahead is not None)
 
-        def execute() -> list[Tensor]:
-            if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-                raise RuntimeError("the engine's run failed")
-            return outputs
+        def make() -> tuple[list[Tensor], Execute]:
+            context: trt.IExecutionContext = self._engine.create_execution_context()
+            given, found = (
+                [self._buffer(context, name) for name in of] for of in (inputs, outputs)
+            )
 
-        return CapturedRun(inputs, execute)
+            def execute() -> list[Tensor]:
+                if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+                    raise RuntimeError("the engine's run failed")
+                return found
+
+            return given, execute
+
+        return CapturedRun(self.device, inputs, make)
 
     def _buffer(self, context: trt.IExecutionContext, name: str) -> Tensor:
         module = _module(self.spec.backend)

@@ -117,6 +117,7 @@ class ConvBNReLU(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBNReLU:
         exact = None if self.bias is None else self.bias.detach().clone()
         super()._apply(fn, recurse)
+        self._cache.clear()
         # One addition a sum, at no cost: in a short dtype the folded bias stays float32.
         if exact is not None and self.bias is not None and not exact.is_meta:
             dtype = torch.promote_types(self.bias.dtype, torch.float32)
@@ -147,6 +148,11 @@ class Conv(nn.Module):
         self._cache = ops.WeightCache()
         nn.init.normal_(self.weight, std=math.sqrt(1.0 / (in_channels * math.prod(kernel))))
         self.weight.data = _inputs_last(self.weight, transposed=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Conv:
+        super()._apply(fn, recurse)
+        self._cache.clear()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, F, H, W) in, (N, C', F, H, W) out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.library import register_fake
 from torch.nn import functional as F
 
 from vinpaint import _extension  # noqa: F401 - registers torch.ops.vinpaint
@@ -37,13 +38,18 @@ def harmonic_fill(
     known = 1 - mask.transpose(1, 2).reshape(planes)
     pixels = frames.transpose(1, 2).reshape(planes)
     pixels = torch.where(known > 0, pixels, 0)
-    if levels is None:
-        levels = (max(height, width) - 1).bit_length()
-    if _has_operator(pixels):
+    if levels is None and _has_operator(pixels):
         filled = torch.ops.vinpaint._harmonic_fill(pixels, known, sweeps)
     else:
+        if levels is None:
+            levels = (max(height, width) - 1).bit_length()
         filled = _solve(pixels, known, sweeps, levels)
     return filled.reshape(batch, count, channels, height, width).transpose(1, 2)
+
+
+@register_fake("vinpaint::_harmonic_fill")
+def _(pixels: Tensor, known: Tensor, sweeps: int) -> Tensor:  # noqa: ARG001
+    return pixels.new_empty(pixels.shape)
 
 
 def _has_operator(pixels: Tensor) -> bool:

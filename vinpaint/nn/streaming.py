@@ -33,12 +33,12 @@ class CompletionStep(nn.Module):
 
     A kernel over three frames is one over the channels of three frames put one behind the other, so each layer is
     computed for one frame a step, once. Layer 1 sees two frames ahead, every other layer one; a layer either waits for them
-    or does without, as at the end of a clip. All waiting, the outputs are those of the whole clip, 13 frames late.
+    or takes them for the last that has come. All waiting, the outputs are those of the whole clip, 13 frames late.
 
     Args:
-        net: folded (:func:`~vinpaint.nn.fold_batch_norm`), without temporal strides; its weights are copied.
+        net: folded (:func:`~vinpaint.nn.fold_batch_norm`), without temporal strides; its weights are copied, not its biases.
         waits: frames that each of the twelve layers waits for, from the first: 0 to 2, then 0 or 1.
-        convolve: :func:`vinpaint.ops.conv_bias_relu` or :func:`vinpaint.reference.conv_bias_relu`.
+        convolve: called as :func:`vinpaint.ops.conv_bias_relu` is; that itself keeps its weights prepared.
 
     Raises:
         ValueError: a network that is not folded or strides over frames, or other waits.
@@ -112,7 +112,7 @@ class CompletionStep(nn.Module):
         for number, layer in enumerate(self._layers(), start=1):
             of = maps[-1]
             if live[number] is False:
-                out = torch.zeros_like(x if number == LAYERS else kept[number][-1])
+                out = torch.zeros_like(x[:, :3] if number == LAYERS else kept[number][-1])
             else:
                 out = _alive(layer(of[-layer.window :], self._skip(number, maps)), live[number])
             maps.append([*kept[number], out] if number < LAYERS else [out])
@@ -143,6 +143,11 @@ class StreamingCompletion:
     def lookahead(self) -> int:
         """Frames that an output is late."""
         return self._step.delays[-1]
+
+    def reset(self) -> None:
+        """Forget the clip before."""
+        self.clock.reset()
+        self._kept = None
 
     def push(self, x: Tensor) -> list[Tensor]:
         """The next frame's input (1, 4, 1, h, w); what is finished by it: no or one output (1, 3, 1, h, w)."""
@@ -177,6 +182,10 @@ class Clock:
         self._delays = list(delays)
         self._steps = 0
 
+    def reset(self) -> None:
+        """The next step is another clip's first."""
+        self._steps = 0
+
     def tick(self) -> list[bool]:
         """Of the step of one more frame."""
         self._steps += 1
@@ -193,7 +202,7 @@ class Clock:
 
 def waits(lookahead: int) -> list[int]:
     """Frames that each layer of 3DCN waits for, together at most ``lookahead``."""
-    found = [0] * (max(ORDER) + 1)
+    found = [0] * LAYERS
     for layer in ORDER:
         if sum(found) < lookahead:
             found[layer] += 1
@@ -228,7 +237,9 @@ class _Layer(nn.Module):
         taps = list(weight.unbind(2))  # a transposed kernel lies the other way round in time
         if self._transposed:
             taps.reverse()
-        flat = _flattened(taps[: self.window], channels, axis=0 if self._transposed else 1)
+        ahead = taps[self.window :]  # these frames are taken for the last that has come
+        taps = [*taps[: self.window - 1], sum(ahead, taps[self.window - 1])]
+        flat = _flattened(taps, channels, axis=0 if self._transposed else 1)
         self.register_buffer("weight", flat)
         self.register_buffer("bias", layer.bias.detach())
 
@@ -252,5 +263,5 @@ def _flattened(taps: Sequence[Tensor], channels: int, axis: int) -> Tensor:
 
 def _alive(frame: Tensor, live: bool | Tensor) -> Tensor:
     if isinstance(live, Tensor):
-        return frame * live.to(frame.dtype)
+        return torch.where(live > 0, frame, 0)
     return frame if live else torch.zeros_like(frame)
