@@ -346,6 +346,19 @@ def test_what_propagation_and_networks_do_alone_has_rows_of_its_own(
     assert rows["vinpaint"] != rows["networks"]  # more depends on the flow's network
 
 
+def test_streams_have_rows_by_their_lookahead(tmp_path: Path, clips: Path) -> None:
+    save_pretrained(random_model(), tmp_path / "weights")
+    options = {"weights": [tmp_path / "weights"], "precision": "fp32"}
+    methods = ["stream:0", "stream:3", "vinpaint"]
+    results = score(clips / "a", methods, output=tmp_path / "out", holes=["object"], **options)
+    assert not results.failures
+    assert results.methods == methods
+    l1 = {method: results.mean("object", method)["l1"] for method in methods}
+    assert len(set(l1.values())) == 3
+    with pytest.raises(InputError, match="got 'stream:x'"):
+        resolve_methods(["stream:x"])
+
+
 def test_a_process_that_dies_is_a_failure_and_is_started_again(clips: Path, tmp_path: Path) -> None:
     dying = Method("dying", partial(os._exit, 3))
     results = score(clips / "a", [dying], output=tmp_path / "out", isolate=True)

@@ -315,6 +315,24 @@ def test_an_address_that_was_listened_to_can_be_again(
     assert (np.diff(times) > 0).all()
 
 
+def test_a_reader_that_goes_away_is_a_sentence(video: Path) -> None:
+    filler = subprocess.Popen(
+        [*STREAM, video, "-o", "-", "--box", "8,8,16,16", "--propagate", "off"],
+        cwd=tempfile.gettempdir(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert filler.stdout is not None
+    assert filler.stderr is not None
+    filler.stdout.close()
+    with filler.stderr:
+        said = filler.stderr.read()
+    assert filler.wait(60) == 2
+    assert "standard output: whoever reads it has closed it" in said
+    assert "Traceback" not in said
+
+
 def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out.mkv")
     with pytest.raises(InputError, match="--late: expected queue, drop or hold, got 'skip'"):

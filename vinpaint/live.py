@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -373,21 +373,31 @@ class _Writer:
         except (av.FFmpegError, ValueError, OSError) as error:
             if container is not None:
                 container.close()
-            hint = "" if format else " (--output-format names the format)"
+            missing = isinstance(error, FileNotFoundError)
+            hint = "" if format or missing else " (--output-format names the format)"
             raise InputError(f"{sink}: cannot be written: {error}{hint}") from error
         self._stream, self._time_base = stream, reader.time_base
+        self._name = "standard output" if sink == PIPE else sink
         self._last: Image | None = None
 
     def close(self) -> None:
         """Send what the encoder still holds."""
-        with self._container:
+        with self._told(), self._container:
             self._container.mux(self._stream.encode(None))
 
     def write(self, image: Image, pts: int) -> None:
         self._last = image
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts, frame.time_base = pts, self._time_base
-        self._container.mux(self._stream.encode(frame))
+        with self._told():
+            self._container.mux(self._stream.encode(frame))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError as error:
+            raise InputError(f"{self._name}: whoever reads it has closed it") from error
 
     def hold(self, pts: int) -> int:
         """The last frame again; how many were written: none before the first frame."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,10 +14,13 @@ from torch import Tensor
 from vinpaint.engine import compiling
 from vinpaint.engine.compiling import Backend, Engine
 from vinpaint.engine.export import DTYPES, GraphPrecision
+from vinpaint.engine.tensorrt import Progress
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
 from vinpaint.painting import NO_NUMBERS, Clip, Given, Image, Painter, unknown_bytes
 from vinpaint.video.windows import Region
+
+_LOGGER = logging.getLogger("vinpaint")
 
 CHUNK_FRAMES = 32
 """Frames that an engine completes at a time, between those of its context."""
@@ -85,6 +89,7 @@ class EnginePainter(Painter):
         engine = self._engines.get(key)
         if engine is None:
             length = CHUNK_FRAMES + 2 * self.model.halo
+            told = _once(f"{self._backend}: building the engine for {width} x {height}, once")
             with on_device(self.device):
                 path = compiling.compile(
                     self.model,
@@ -95,9 +100,22 @@ class EnginePainter(Painter):
                     height=height,
                     width=width,
                     precision=self._precision,
+                    progress=told,
                 )
                 engine = self._engines[key] = compiling.load(path)
         return engine
+
+
+def _once(line: str) -> Progress:
+    """Says the line at the first phase of a build."""
+    said: list[str] = []
+
+    def told(*_: object) -> None:
+        if not said:
+            said.append(line)
+            _LOGGER.warning(line)
+
+    return told
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

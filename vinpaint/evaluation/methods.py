@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "vinpaint": "as vinpaint inpaint fills: what other frames have seen, then 3DCN and CombCN",
     "networks": "3DCN and CombCN for the whole hole: the paper's system, --propagate off",
     "propagation": "what other frames have seen, and the smooth fill where none has",
-    "stream:K": "as vinpaint stream fills with a look-ahead of K frames",
+    "stream:K": "as a stream that looks K frames ahead: vinpaint stream, or Streamer where the hole moves",
     "3dcn": "3DCN alone: its half-size frames enlarged",
     "2dcn": "CombCN alone, frame by frame (weights of that mode)",
     "mean": "the mean colour of the clip's known pixels",
@@ -219,7 +219,8 @@ def _load_network(method: str, folder: Path, device: str, precision: str) -> Fil
 
 
 def _stream(inpainter: Inpainter, lookahead: int, frames: Frames, hole: Hole) -> Frames:
-    streamer = Streamer(inpainter, lookahead=lookahead)
+    fixed = hole[0] if (hole == hole[:1]).all() else None
+    streamer = Streamer(inpainter, lookahead=lookahead, mask=fixed)
     filled = [
         image
         for frame, mask in zip(frames, hole, strict=True)
