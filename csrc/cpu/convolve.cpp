@@ -7,8 +7,8 @@
 
 // Torch's C interface to oneDNN, which compiled models call too; there where torch was built with
 // oneDNN. Through the dispatcher each text among the arguments would be lost memory: torch 2.13
-// does not free those that an extension passes. Written as in torch's shim_cpu.h, which an extension
-// of the stable ABI may not include; compiled models rely on these staying as they are.
+// does not free those that an extension passes. Written as in torch's shim_cpu.h, which an
+// extension of the stable ABI may not include; compiled models rely on these staying as they are.
 extern "C" {
 [[gnu::weak]] AOTITorchError aoti_torch_cpu_mkldnn__convolution_pointwise(
     AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle* bias, const int64_t* padding,
