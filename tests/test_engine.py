@@ -446,6 +446,7 @@ def test_tensorrt_builds_engines_without_a_card(
     assert (spec.target, spec.precision) == (capability, precision)
     assert len(payload) > 1_000_000
     assert path.parent == cache
+    assert Store().timings(spec)
     assert told
     assert told[-1][1] == told[-1][2]
     if not torch.cuda.is_available():
@@ -599,6 +600,18 @@ def test_an_engine_file_is_read_back(tmp_path: Path) -> None:
     assert sorted(p.name for p in store.folder.iterdir()) == sorted(["secret", path.name])
     assert (store.folder / "secret").stat().st_mode & 0o777 == 0o600
     assert store.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_build_measured_is_kept_for_the_next(tmp_path: Path) -> None:
+    store = Store(tmp_path / "engines")
+    assert store.timings(SPEC) == b""
+    store.keep_timings(SPEC, b"measured\nthis")
+    assert store.timings(replace(SPEC, height=32)) == b"measured\nthis"
+    for other in (replace(SPEC, library="2"), replace(SPEC, target="CPU: b")):
+        assert store.timings(other) == b""
+    (file,) = store.folder.glob("*.timings")
+    file.write_bytes(file.read_bytes() + b" ")
+    assert store.timings(SPEC) == b""  # changed by whomever
 
 
 def test_a_folder_or_a_secret_that_is_not_ones_own_is_refused(tmp_path: Path) -> None:

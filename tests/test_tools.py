@@ -238,7 +238,10 @@ def test_the_page_shows_ratios_goals_and_shares() -> None:
     network = {"group": "both networks", "clip": "c", "peer": "eager", "gflop": 400.0}
     network |= {"ours_graph_ms": 1.0, "torch_ms": 3.0, "times_torch": 3.0}
     ceilings = {"group": "ceilings", "product_tflops": 800.0, "copy_tbytes": 4.0}
-    text = page({"card": "A card"}, {}, [ceilings, *layers, network])
+    stream = {"group": "stream", "size": "1080p", "lookahead": 0}
+    stream |= {"frames_per_second": 61.2, "p99_times_median": 1.234}
+    text = page({"card": "A card"}, {}, [ceilings, *layers, network, stream])
+    assert "| 1080p | 0 | 61 | 1.23 |" in text
     assert "Geometric mean of 2 layers: 1.00 x. Slowest against torch: two, 0.50 x." in text
     assert "| one | 1000.0 | 2000.0 | conv2d | 2.00 x | 1.5 x | 400 | 300 | 800 |" in text
     assert "| two | 1000.0 | 500.0 | conv2d | 0.50 x | 1.5 x, missed |" in text

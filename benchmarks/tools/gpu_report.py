@@ -37,6 +37,9 @@ def page(environment: Row, stages: dict[str, Row], rows: Sequence[Row]) -> str:
     networks = [r for r in rows if r["group"] == "both networks"]
     if networks:
         parts += ["## Both networks, inference", _networks(networks, ceilings)]
+    streams = [r for r in rows if r["group"] == "stream"]
+    if streams:
+        parts += ["## Streams, a frame at a time", _streams(streams)]
     for group in ("joint training step", "masked_l1, forward and backward"):
         found = [r for r in rows if r["group"] == group]
         if found:
@@ -84,6 +87,21 @@ def _layers(rows: Sequence[Row]) -> str:
         f"Geometric mean of {len(rows)} layers: {geometric_mean(ratios):.2f} x. Slowest against "
         f"torch: {rows[worst]['layer']}, {ratios[worst]:.2f} x. Effective: only the taps that touch "
         f"data are counted.\n\n{_table(head, lines)}"
+    )
+
+
+def _streams(rows: Sequence[Row]) -> str:
+    return _table(
+        ("size", "look-ahead", "frames/s", "p99 / median"),
+        (
+            (
+                row["size"],
+                row["lookahead"],
+                f"{row['frames_per_second']:.0f}",
+                f"{row['p99_times_median']:.2f}",
+            )
+            for row in rows
+        ),
     )
 
 

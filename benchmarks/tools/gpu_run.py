@@ -48,6 +48,7 @@ SECONDS = {
     "rebuild": 60,
     "layers": 100,
     "networks": 100,
+    "streaming": 60,
     "training": 60,
     "memcheck": 90,
     "racecheck": 90,
@@ -89,6 +90,7 @@ def command(stage: str, capability: str | None, out: Path) -> list[str] | None:
             "benchmarks/test_cuda_layers.py",
         ],
         "networks": [*BENCHMARK, "benchmarks/test_cuda_network.py"],
+        "streaming": [*BENCHMARK, "benchmarks/test_cuda_streaming.py"],
         "training": [*BENCHMARK, "benchmarks/test_cuda_training.py"],
     }[stage]
 

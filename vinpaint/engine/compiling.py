@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vinpaint.engine import openvino, tensorrt
 from vinpaint.engine.export import GraphPrecision, check_exporter, check_request
-from vinpaint.engine.store import Spec, Store
+from vinpaint.engine.store import Spec, Store, Timings
 from vinpaint.errors import InputError, InputWarning
 from vinpaint.nn import VideoInpainter, fold_batch_norm
 
@@ -115,7 +115,11 @@ def compile(
                 return path
         if progress is not None:
             progress("graph", 0, 1)
-        return store.write(spec, runtime.build(model, spec, progress), path)
+        measured = Timings(store.timings(spec))
+        payload = runtime.build(model, spec, progress, measured)
+        if measured.content:
+            store.keep_timings(spec, measured.content)
+        return store.write(spec, payload, path)
 
 
 def load(path: str | Path, *, cache: str | Path | None = None) -> Engine:

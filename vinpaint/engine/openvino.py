@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vinpaint.engine.export import onnx_bytes
 from vinpaint.engine.inputs import check_inputs
-from vinpaint.engine.store import Spec
+from vinpaint.engine.store import Spec, Timings
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
 
@@ -49,8 +49,13 @@ def target(_: str, name: str | None) -> str:
     return f"{device}: {core.get_property(device, 'FULL_DEVICE_NAME')}"
 
 
-def build(model: VideoInpainter, spec: Spec, progress: Any = None) -> bytes:  # noqa: ARG001
-    """The compiled graph."""
+def build(
+    model: VideoInpainter,
+    spec: Spec,
+    progress: Any = None,  # noqa: ARG001
+    timings: Timings | None = None,  # noqa: ARG001
+) -> bytes:
+    """The compiled graph; OpenVINO tells nothing of its progress, and measures nothing."""
     openvino = _openvino()
     # The graph is float32 whatever the precision: OpenVINO itself chooses where to compute in less.
     graph = onnx_bytes(model, **{**spec.options, "precision": "fp32"})

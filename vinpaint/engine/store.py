@@ -71,6 +71,13 @@ class Spec:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
 
+@dataclass
+class Timings:
+    """What a builder measured of its choices: read by a build, and replaced by what it has then."""
+
+    content: bytes = b""
+
+
 class Store:
     """A folder of engines that only its owner can read.
 
@@ -94,15 +101,7 @@ class Store:
         header = json.dumps(asdict(spec), sort_keys=True).encode() + b"\n"
         digest = self._digest(header, payload)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            try:
-                file.writelines((MAGIC, header, digest, b"\n", payload))
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        _write_whole(path, MAGIC, header, digest, b"\n", payload)
         return path
 
     def read(self, path: Path, expected: Spec | None = None) -> tuple[Spec, bytes]:
@@ -138,6 +137,25 @@ class Store:
                 f"{getattr(spec, name)}; compile it again"
             )
         return spec, payload
+
+    def timings(self, spec: Spec) -> bytes:
+        """What earlier builds measured for this runtime and target: nothing if there were none or it was changed."""
+        try:
+            digest, _, content = self._timings_path(spec).read_bytes().partition(b"\n")
+            sound = hmac.compare_digest(digest, self._digest(b"timings\n", content))
+        except (OSError, InputError):
+            return b""
+        return content if sound else b""
+
+    def keep_timings(self, spec: Spec, content: bytes) -> None:
+        """For the next build."""
+        self._make_folder()
+        self._make_secret()
+        _write_whole(self._timings_path(spec), self._digest(b"timings\n", content), b"\n", content)
+
+    def _timings_path(self, spec: Spec) -> Path:
+        facts = json.dumps([spec.backend, spec.library, spec.target]).encode()
+        return self.folder / f"{spec.backend}-{hashlib.sha256(facts).hexdigest()[:16]}.timings"
 
     @contextmanager
     def building(self, spec: Spec) -> Iterator[None]:
@@ -192,3 +210,16 @@ class Store:
                 f"engine: {path} is not a secret that this user alone can read; remove it and compile again"
             )
         return secret
+
+
+def _write_whole(path: Path, *parts: bytes) -> None:
+    """A file that is whole or not there."""
+    with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

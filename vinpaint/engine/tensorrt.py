@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vinpaint.engine.captured import CapturedRun, Execute
 from vinpaint.engine.export import DTYPES, GraphPrecision, interface, onnx_bytes
-from vinpaint.engine.store import Spec
+from vinpaint.engine.store import Spec, Timings
 from vinpaint.errors import InputError
 from vinpaint.nn import VideoInpainter
 
@@ -78,8 +78,15 @@ def _capabilities(module: Any) -> dict[str, Any]:
     return {f"{n[:-1]}.{n[-1]}": members[name] for name, n in numbers.items()}
 
 
-def build(model: VideoInpainter, spec: Spec, progress: Progress | None = None) -> bytes:
+def build(
+    model: VideoInpainter,
+    spec: Spec,
+    progress: Progress | None = None,
+    timings: Timings | None = None,
+) -> bytes:
     """The engine, strongly typed: the precision is in the graph.
+
+    What the builder measures is read from ``timings`` and left there.
 
     Raises:
         InputError: the runtime cannot build it.
@@ -103,11 +110,15 @@ def build(model: VideoInpainter, spec: Spec, progress: Progress | None = None) -
         for_another.set_compute_capability(_capabilities(module)[spec.target], 0)
     if progress is not None:
         config.progress_monitor = _monitor(module, progress)
+    timings = timings or Timings()
+    cache: trt.ITimingCache = config.create_timing_cache(timings.content)
+    config.set_timing_cache(cache, ignore_mismatch=False)
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, config)
     if engine is None:
         raise InputError(
             f"{spec.backend}: the engine was not built: {logger.last or 'no reason given'}"
         )
+    timings.content = bytes(memoryview(cache.serialize()))
     return bytes(memoryview(engine))
 
 
