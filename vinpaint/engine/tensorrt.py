@@ -110,15 +110,17 @@ def build(
         for_another.set_compute_capability(_capabilities(module)[spec.target], 0)
     if progress is not None:
         config.progress_monitor = _monitor(module, progress)
-    timings = timings or Timings()
-    cache: trt.ITimingCache = config.create_timing_cache(timings.content)
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    timed: trt.ITimingCache | None = None
+    if timings is not None and spec.backend == "tensorrt":  # RTX measures where it runs
+        timed = config.create_timing_cache(timings.content)
+        config.set_timing_cache(timed, ignore_mismatch=False)
     engine: trt.IHostMemory | None = builder.build_serialized_network(network, config)
     if engine is None:
         raise InputError(
             f"{spec.backend}: the engine was not built: {logger.last or 'no reason given'}"
         )
-    timings.content = bytes(memoryview(cache.serialize()))
+    if timings is not None and timed is not None:
+        timings.content = bytes(memoryview(timed.serialize()))
     return bytes(memoryview(engine))
 
 
