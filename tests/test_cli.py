@@ -16,10 +16,13 @@ import av
 import numpy as np
 import pytest
 from media import write_video
+from models import random_model
 from PIL import Image
 
 from vinpaint.cli import main
 from vinpaint.errors import InputError
+from vinpaint.nn import InpainterConfig
+from vinpaint.pretrained import save_pretrained
 from vinpaint.video.reader import open_clip
 
 COMMAND = [str(Path(sys.executable).with_name("vinpaint"))]
@@ -305,7 +308,8 @@ def test_what_cannot_be_exported_is_a_sentence(
 
 def test_an_engine_is_built_once_and_then_found(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    words = ["compile", "--backend", "openvino", "--weights", "combcn-s"]
+    save_pretrained(random_model(InpainterConfig(width=0.125)), tmp_path / "weights")
+    words = ["compile", "--backend", "openvino", "--weights", "weights"]
     words += ["--width", "16", "--height", "16", "--lookahead", "0", "-o", "stream.engine"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     for how in ("built", "found"):
