@@ -76,13 +76,13 @@ def export_program(
     if precision not in DTYPES:
         raise InputError(f"precision: expected one of {', '.join(DTYPES)}, got {precision!r}")
     dtype = DTYPES[precision]
-    if frames is None or lookahead is not None:
+    if lookahead is not None:
         if any_frames or any_size:
             raise InputError(
                 "export: expected a stream's graph to be of one size, without --any-frames and --any-size"
             )
-        assert lookahead is not None
-        return _export(StreamGraph(model, lookahead=lookahead, dtype=dtype), height, width)
+        return _stream_program(StreamGraph(model, lookahead=lookahead, dtype=dtype), height, width)
+    assert frames is not None, "checked above"
     grid = model.grid
     if any_size and (height % grid or width % grid or grid in (height, width)):
         raise InputError(
@@ -105,7 +105,7 @@ def export_program(
         return torch.export.export(graph, _example(frames, height, width), dynamic_shapes=dynamic)
 
 
-def _export(graph: StreamGraph, height: int, width: int) -> torch.export.ExportedProgram:
+def _stream_program(graph: StreamGraph, height: int, width: int) -> torch.export.ExportedProgram:
     frame, mask, _ = _example(1, height, width)
     live = torch.ones(len(graph.step.delays), dtype=torch.uint8)
     example = (frame, mask, frame.clone(), mask.clone(), live, *graph.blank(height, width))

@@ -114,16 +114,19 @@ class CompletionStep(nn.Module):
             if live[number] is False:
                 out = torch.zeros_like(x[:, :3] if number == LAYERS else kept[number][-1])
             else:
-                out = _alive(layer(of[-layer.window :], self._skip(number, maps)), live[number])
+                skip = self._skip(number, maps, layer.window)
+                out = _alive(layer(of[-layer.window :], skip), live[number])
             maps.append([*kept[number], out] if number < LAYERS else [out])
         return maps.pop()[0], [of[1:] for of in maps]
 
-    def _skip(self, number: int, maps: Sequence[Sequence[Tensor]]) -> Sequence[Tensor] | None:
+    def _skip(
+        self, number: int, maps: Sequence[Sequence[Tensor]], window: int
+    ) -> Sequence[Tensor] | None:
         if number not in SKIPS:
             return None
         skip = maps[SKIPS[number]]
         end = len(skip) - self._ahead(number)
-        return skip[end - self._layers()[number - 1].window : end]
+        return skip[end - window : end]
 
 
 class StreamingCompletion:
