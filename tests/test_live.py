@@ -26,6 +26,7 @@ from vinpaint.inpainting import Inpainter
 from vinpaint.live import Statistics, fixed_mask, stream_video
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.streaming import Streamer
+from vinpaint.video.masks import parse_box
 
 FRAMES, HEIGHT, WIDTH = 20, 48, 64
 
@@ -82,7 +83,7 @@ def _streamer(lookahead: int = 2, wait: float = 0.0) -> Callable[[int, int], Str
             return super().push(*args)
 
     def make(height: int, width: int) -> Streamer:
-        hole = fixed_mask(height, width, None, [(8, 8, 16, 12)])
+        hole = fixed_mask(height, width, None, [parse_box("8,8,16,12")])
         return Slow(inpainter, lookahead=lookahead, mask=hole)
 
     return make
@@ -351,16 +352,17 @@ def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
         stream_video(str(video), str(tmp_path / "no" / "where.mkv"), _streamer())
     with pytest.raises(InputError, match="cannot be written"):
         stream_video(str(video), out, _streamer(), codec="nonsense")
-    with pytest.raises(
-        InputError, match="--box: 60,0,10,10 is not wholly inside the frame, 64 x 48"
-    ):
-        fixed_mask(48, 64, None, [(60, 0, 10, 10)])
+    with pytest.raises(InputError, match="--box: 60,0,10,10 is not wholly inside the frame"):
+        fixed_mask(48, 64, None, [parse_box("60,0,10,10")])
+    with pytest.raises(InputError, match="--box: a stream's hole is fixed; expected no times"):
+        fixed_mask(48, 64, None, [parse_box("6,0,10,10@1s-2s")])
     picture = tmp_path / "mask.png"
     av.VideoFrame.from_ndarray(np.full((8, 8, 3), 255, np.uint8), format="rgb24").to_image().save(
         picture
     )
-    with pytest.raises(InputError, match="--mask: expected the stream's 64 x 48, got 8 x 8"):
+    with pytest.raises(InputError, match=r"mask\.png is 8 x 8, but the clip is shown at 64 x 48"):
         fixed_mask(48, 64, picture, [])
+    assert (fixed_mask(48, 64, picture, [], resize=True) == 255).all()
     with pytest.raises(InputError, match="--mask: expected a hole, white on black, got none"):
         fixed_mask(48, 64, None, [])
     assert (fixed_mask(8, 8, picture, []) == 255).all()

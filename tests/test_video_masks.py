@@ -174,10 +174,10 @@ def test_bad_boxes_are_refused(clip, text, message):
 
 
 def test_times_are_read_in_every_form():
-    assert parse_box("0,0,1,1@1:02:03.5-2:00:00").start == 3723.5
-    assert parse_box("0,0,1,1@2s-3").start == 2.0
-    assert isinstance(parse_box("0,0,1,1@2s-").start, float)
-    assert isinstance(parse_box("0,0,1,1@2-").start, int)
+    assert parse_box("0,0,1,1@1:02:03.5-2:00:00").span.start == 3723.5
+    assert parse_box("0,0,1,1@2s-3").span.start == 2.0
+    assert isinstance(parse_box("0,0,1,1@2s-").span.start, float)
+    assert isinstance(parse_box("0,0,1,1@2-").span.start, int)
 
 
 def test_bad_masks_are_refused(tmp_path, clip):

@@ -15,8 +15,8 @@ from vinpaint.errors import InputError, InputWarning
 from vinpaint.inpainting import Inpainter
 from vinpaint.painting import Image, Mask
 from vinpaint.pipeline import drain, prefetch
-from vinpaint.video.atomic import AtomicOutput
-from vinpaint.video.masks import Masks, open_mask
+from vinpaint.video.atomic import AtomicOutput, check_distinct
+from vinpaint.video.masks import Masks, Stamp, open_mask
 from vinpaint.video.preview import ContactSheet, side_by_side, side_by_side_size
 from vinpaint.video.reader import Clip, Frame, open_clip
 from vinpaint.video.shots import find_cuts
@@ -45,14 +45,6 @@ class Report:
     hole_frames: int
     shots: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Stamp:
-    """Where a frame is in its clip; what a mask needs to know of it."""
-
-    index: int
-    time: float
 
 
 def inpaint_video(
@@ -97,7 +89,8 @@ def inpaint_video(
         codec, crf, pix_fmt: of the written video; ``None``: chosen from the input and the suffix.
         preview: a PNG file for a contact sheet, input and output side by side.
         compare: a video file, input left and output right.
-        progress: called with frames done and frames in all.
+        progress: called with frames done and frames in all (0: not known yet); with 0 done while the clip is looked
+            through. What it raises ends the work, and nothing stays behind.
 
     Returns:
         What was done. If no frame has a hole the output equals the input: ``hole_frames`` is 0.
@@ -122,7 +115,7 @@ def inpaint_video(
         allow_truncated=allow_truncated,
     )
     inputs = [clip.info.path, *([] if mask is None else [Path(mask)])]
-    _check_distinct({"--output": output, "--preview": preview, "--compare": compare})
+    check_distinct({"--output": output, "--preview": preview, "--compare": compare})
     writer = open_writer(
         output, clip, codec=codec, crf=crf, pix_fmt=pix_fmt, overwrite=overwrite, inputs=inputs
     )
@@ -143,7 +136,7 @@ def inpaint_video(
         if comparison is not None:
             outputs.enter_context(comparison)
         outputs.enter_context(writer)
-        plan = _plan(clip, masks)
+        plan = _plan(clip, masks, progress)
         sheet = ContactSheet(plan.hole_frames or plan.frames)
 
         def write(item: tuple[Frame, Mask, Image]) -> None:
@@ -167,31 +160,23 @@ def inpaint_video(
     return Report(plan.frames, plan.hole_frames, len(plan.shots), time.monotonic() - started)
 
 
-def _check_distinct(outputs: dict[str, str | Path | None]) -> None:
-    seen: dict[Path, str] = {}
-    for argument, path in outputs.items():
-        if path is None:
-            continue
-        final = Path(path).resolve()
-        for other, name in seen.items():
-            if final == other or final in other.parents or other in final.parents:
-                raise InputError(
-                    f"{argument}: {path} would be written over {name}; choose another name"
-                )
-        seen[final] = argument
-
-
-def _plan(clip: Clip, masks: Masks) -> Plan:
+def _plan(clip: Clip, masks: Masks, progress: Callable[[int, int], None] | None) -> Plan:
     """The first pass: cuts, and what to compute. Keeps two numbers a frame."""
-    stamps: list[_Stamp] = []
+    stamps: list[Stamp] = []
 
     def images() -> Iterator[Image]:
         for thumbnail in clip.thumbnails():
-            stamps.append(_Stamp(thumbnail.index, thumbnail.time))
+            stamps.append(Stamp(thumbnail.index, thumbnail.time))
             yield thumbnail.image
 
+    def watched(thumbnails: Iterator[Image]) -> Iterator[Image]:
+        for image in thumbnails:
+            if progress is not None:
+                progress(0, clip.frame_count or clip.info.frame_count or 0)
+            yield image
+
     with closing(prefetch(images(), DECODED_AHEAD)) as thumbnails:
-        cuts = find_cuts(thumbnails)
+        cuts = find_cuts(watched(thumbnails))
     plan = make_plan((hole for _, hole in masks.pair(stamps)), len(stamps), cuts)
     if not plan.hole_frames:
         warnings.warn(

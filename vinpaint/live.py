@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vinpaint.errors import InputError
 from vinpaint.painting import Image
 from vinpaint.streaming import Streamer
+from vinpaint.video.masks import BoxHole, Span, read_mask
 
 Late = Literal["queue", "drop", "hold"]
 
@@ -425,30 +426,28 @@ def _pixel_format(codec: str, image: Image, rgb: bool) -> str:
 
 
 def fixed_mask(
-    height: int, width: int, mask: str | Path | None, boxes: list[tuple[int, int, int, int]]
+    height: int,
+    width: int,
+    mask: str | Path | None,
+    boxes: Sequence[BoxHole],
+    *,
+    resize: bool = False,
 ) -> NDArray[np.uint8]:
-    """The hole of every frame of a stream: a picture, white in the hole, or boxes x, y, width, height.
+    """The hole of every frame of a stream: a picture, white in the hole, or boxes.
+
+    ``resize`` brings a picture of another size to the frames'.
 
     Raises:
-        InputError: a picture of another size, a box that is not wholly inside the frame, or no hole at all.
+        InputError: a picture of another size, a box with times or not wholly inside the frame, or no hole at all.
     """
-    from vinpaint.video.images import read_picture
-
     hole = np.zeros((height, width), np.uint8)
-    for x, y, w, h in boxes:
-        if x < 0 or y < 0 or x + w > width or y + h > height:
-            raise InputError(
-                f"--box: {x},{y},{w},{h} is not wholly inside the frame, {width} x {height}"
-            )
-        hole[y : y + h, x : x + w] = 255
+    for box in boxes:
+        if box.span != Span():
+            raise InputError(f"--box: a stream's hole is fixed; expected no times, got {box.text}")
+        box.check_inside(width, height)
+        box.draw(hole)
     if mask is not None:
-        picture = read_picture(Path(mask), "--mask")
-        bright = (picture if picture.ndim == 2 else picture[..., :3].max(axis=2)) >= 128
-        if bright.shape != hole.shape:
-            raise InputError(
-                f"--mask: expected the stream's {width} x {height}, got {bright.shape[1]} x {bright.shape[0]}"
-            )
-        hole[bright] = 255
+        hole[read_mask(Path(mask), (width, height), resize=resize) >= 128] = 255
     if not hole.any():
         raise InputError("--mask: expected a hole, white on black, got none")
     return hole

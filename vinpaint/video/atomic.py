@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from vinpaint.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 
@@ -103,6 +103,21 @@ class AtomicOutput:
             _remove(old)
         else:
             self.hidden.replace(self._final)
+
+
+def check_distinct(outputs: Mapping[str, str | Path | None]) -> None:
+    """Raise InputError if two outputs, by argument, are one file or lie in one another."""
+    seen: dict[Path, str] = {}
+    for argument, path in outputs.items():
+        if path is None:
+            continue
+        final = Path(path).resolve()
+        for other, name in seen.items():
+            if final == other or final in other.parents or other in final.parents:
+                raise InputError(
+                    f"{argument}: {path} would be written over {name}; choose another name"
+                )
+        seen[final] = argument
 
 
 def _remove(path: Path) -> None:

@@ -32,6 +32,14 @@ class Timed(Protocol):
     def time(self) -> float: ...
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """Where a frame is in its clip, without its picture."""
+
+    index: int
+    time: float
+
+
 TimedT = TypeVar("TimedT", bound=Timed)
 
 
@@ -44,6 +52,15 @@ class MaskUse:
     invert: bool
     feather: int
     resize: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the clip."""
+        return self.clip.info.width, self.clip.info.height
+
+    def read(self, path: Path) -> Hole:
+        """A picture as a mask of the clip's size."""
+        return read_mask(path, self.size, resize=self.resize)
 
 
 class Masks(ABC):
@@ -67,7 +84,7 @@ class Masks(ABC):
         changed. Raises InputError if there are more or fewer masks than frames, or a box that
         no frame shows.
         """
-        grays = self._grays()
+        grays = self.grays()
         count = 0
         for frame in frames:
             gray = grays.at(frame)
@@ -80,9 +97,7 @@ class Masks(ABC):
         more = grays.left()
         if more:
             raise self._count_error(count + more, str(count))
-        unseen = grays.unseen()
-        if unseen is not None:
-            raise InputError(f"--box: {unseen} covers no frame; the clip has {count} frames")
+        check_shown(grays, count)
 
     def weights(self, hole: Hole) -> Hole | npt.NDArray[np.float32]:
         """How much of the fill each pixel takes: the hole, or with feathering float 0 to 1."""
@@ -107,11 +122,12 @@ class Masks(ABC):
         )
 
     @abstractmethod
-    def _grays(self) -> _Grays: ...
+    def grays(self) -> Grays:
+        """The pictures as they are, before inversion and dilation, for one pass over the clip."""
 
 
-class _Grays(ABC):
-    """The mask's grey pictures during one pass."""
+class Grays(ABC):
+    """A mask's grey pictures during one pass over a clip."""
 
     @abstractmethod
     def at(self, frame: Timed, /) -> Hole | None:
@@ -122,8 +138,15 @@ class _Grays(ABC):
         return 0
 
     def unseen(self) -> str | None:
-        """A box that no frame showed."""
+        """What no frame showed, with the argument it came by."""
         return None
+
+
+def check_shown(grays: Grays, frames: int) -> None:
+    """After a pass over so many frames: raise InputError if a part of the mask covered none."""
+    unseen = grays.unseen()
+    if unseen is not None:
+        raise InputError(f"{unseen} covers no frame; the clip has {frames} frames")
 
 
 def open_mask(
@@ -170,13 +193,13 @@ class ImageMasks(Masks):
 
     def __init__(self, path: Path, use: MaskUse) -> None:
         super().__init__(use)
-        self._gray = _fitted(_read_gray(path), path, use)
+        self._gray = use.read(path)
 
-    def _grays(self) -> _Grays:
+    def grays(self) -> Grays:
         return _One(self._gray)
 
 
-class _One(_Grays):
+class _One(Grays):
     def __init__(self, gray: Hole) -> None:
         self._gray = gray
 
@@ -192,13 +215,13 @@ class FolderMasks(Masks):
         self._paths = paths
         if use.clip.frame_count not in (None, len(paths)):
             raise self._count_error(len(paths), str(use.clip.frame_count))
-        _fitted(_read_gray(paths[0]), paths[0], use)
+        use.read(paths[0])
 
-    def _grays(self) -> _Grays:
+    def grays(self) -> Grays:
         return _Folder(self._paths, self._use)
 
 
-class _Folder(_Grays):
+class _Folder(Grays):
     def __init__(self, paths: list[Path], use: MaskUse) -> None:
         self._paths = paths
         self._use = use
@@ -209,7 +232,7 @@ class _Folder(_Grays):
             return None
         path = self._paths[self._next]
         self._next += 1
-        return _fitted(_read_gray(path), path, self._use)
+        return self._use.read(path)
 
     def left(self) -> int:
         return len(self._paths) - self._next
@@ -222,13 +245,13 @@ class VideoMasks(Masks):
         super().__init__(use)
         self._masks = masks
         info = masks.info
-        _check_size(info.width, info.height, info.path, use)
+        _same_size((info.width, info.height), info.path, use.size, use.resize, "--mask")
 
-    def _grays(self) -> _Grays:
+    def grays(self) -> Grays:
         return _Video(self._masks, self._use)
 
 
-class _Video(_Grays):
+class _Video(Grays):
     def __init__(self, masks: Clip, use: MaskUse) -> None:
         self._path = masks.info.path
         self._pictures: Iterator[Thumbnail] = masks.thumbnails(None, gray=True)
@@ -238,26 +261,22 @@ class _Video(_Grays):
         picture = next(self._pictures, None)
         if picture is None:
             return None
-        return _fitted(picture.image, self._path, self._use)
+        use = self._use
+        return _fitted(picture.image, self._path, use.size, use.resize, "--mask")
 
     def left(self) -> int:
         return sum(1 for _ in self._pictures)
 
 
 @dataclass(frozen=True)
-class BoxHole:
-    """A rectangle in pixels as shown, and when it is a hole; see :func:`parse_box`."""
+class Span:
+    """A stretch of a clip; see :func:`parse_span`. int ends are frame numbers, float seconds."""
 
-    text: str
-    x: int
-    y: int
-    width: int
-    height: int
     start: int | float = 0
     end: int | float | None = None
 
     def covers(self, frame: Timed) -> bool:
-        """Whether the box is a hole in ``frame``: int ends are frame numbers, float seconds."""
+        """Whether ``frame`` lies in it."""
         if isinstance(self.start, int):
             begun = frame.index >= self.start
         else:
@@ -269,23 +288,46 @@ class BoxHole:
         return begun and frame.time < self.end - _INSTANT
 
 
+@dataclass(frozen=True)
+class BoxHole:
+    """A rectangle in pixels as shown, and when it is a hole; see :func:`parse_box`."""
+
+    text: str
+    x: int
+    y: int
+    width: int
+    height: int
+    span: Span = Span()
+
+    def draw(self, gray: Hole) -> None:
+        """Make it white in a mask."""
+        gray[self.y : self.y + self.height, self.x : self.x + self.width] = 255
+
+    def check_inside(self, width: int, height: int, argument: str = "--box") -> None:
+        """Raise InputError if it is not wholly inside a frame of this size."""
+        inside = self.x >= 0 and self.y >= 0
+        if not inside or self.x + self.width > width or self.y + self.height > height:
+            raise InputError(
+                f"{argument}: {self.text} is not wholly inside the frame, which is {width} x {height}; "
+                f"expected x + w <= {width} and y + h <= {height}"
+            )
+
+
 # Far below the shortest frame, far above the rounding of a time in seconds.
 _INSTANT = 1e-6
 
-_BOX = re.compile(r"(-?\d+),(-?\d+),(-?\d+),(-?\d+)(?:@([^-]*)-([^-]*))?")
+_BOX = re.compile(r"(-?\d+),(-?\d+),(-?\d+),(-?\d+)(?:@(.*))?")
+_SPAN = re.compile(r"([^-]*)-([^-]*)")
 _MOMENT = re.compile(r"(\d+)|(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?")
 
 
 def parse_box(text: str) -> BoxHole:
     """``x,y,w,h`` or ``x,y,w,h@START-END``, in pixels from the top left corner.
 
-    START and END: a bare whole number is a frame number, counted from 0; ``4s``, ``4.5`` and
-    ``1:04.5`` are seconds after the first frame. Either may be left out. Frames are inclusive
-    (``@10-19`` is ten frames); seconds are half open (``@2s-4s`` ends where ``@4s-`` begins).
-    Raises InputError if it is malformed.
+    START-END is what :func:`parse_span` takes. Raises InputError if it is malformed.
     """
     match = _BOX.fullmatch(text.replace(" ", ""))
-    if match is None:
+    if match is None or (match[5] is not None and not _SPAN.fullmatch(match[5])):
         raise InputError(
             f"--box: expected x,y,w,h or x,y,w,h@START-END, such as 40,30,120,80@2s-4.5s, "
             f"got {text!r}"
@@ -293,20 +335,38 @@ def parse_box(text: str) -> BoxHole:
     x, y, width, height = (int(number) for number in match.group(1, 2, 3, 4))
     if width < 1 or height < 1:
         raise InputError(f"--box: expected a width and a height of 1 or more, got {text!r}")
-    start = _moment(match[5], text) if match[5] else 0
-    end = _moment(match[6], text) if match[6] else None
+    span = parse_span(match[5], argument="--box", within=text) if match[5] else Span()
+    return BoxHole(text, x, y, width, height, span)
+
+
+def parse_span(text: str, *, argument: str, within: str | None = None) -> Span:
+    """``START-END``, a stretch of a clip.
+
+    A bare whole number is a frame number, counted from 0; ``4s``, ``4.5`` and ``1:04.5`` are
+    seconds after the first frame. Either may be left out. Frames are inclusive (``10-19`` is ten
+    frames); seconds are half open (``2s-4s`` ends where ``4s-`` begins). ``argument`` and
+    ``within``, the text around, are for messages. Raises InputError if it is malformed.
+    """
+    within = within or text
+    match = _SPAN.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise InputError(
+            f"{argument}: expected START-END, such as 10-20 or 2s-4.5s, got {within!r}"
+        )
+    start = _moment(match[1], argument, within) if match[1] else 0
+    end = _moment(match[2], argument, within) if match[2] else None
     empty = end is not None and (start > end or (start == end and isinstance(end, float)))
     if empty and type(start) is type(end):
-        raise InputError(f"--box: expected START before END, got {text!r}")
-    return BoxHole(text, x, y, width, height, start, end)
+        raise InputError(f"{argument}: expected START before END, got {within!r}")
+    return Span(start, end)
 
 
-def _moment(text: str, box: str) -> int | float:
+def _moment(text: str, argument: str, within: str) -> int | float:
     match = _MOMENT.fullmatch(text)
     if match is None:
         raise InputError(
-            f"--box: expected a frame number (10), or seconds (4s, 4.5, 1:04.5), got {text!r} in "
-            f"{box!r}"
+            f"{argument}: expected a frame number (10), or seconds (4s, 4.5, 1:04.5), got "
+            f"{text!r} in {within!r}"
         )
     if match[1]:
         return int(match[1])
@@ -320,40 +380,41 @@ class BoxMasks(Masks):
         super().__init__(use)
         clip = use.clip
         self._boxes = boxes
-        width, height = clip.info.width, clip.info.height
         if not boxes:
             raise InputError("--box: expected at least one box, got none")
         for box in boxes:
-            inside = box.x >= 0 and box.y >= 0
-            if not inside or box.x + box.width > width or box.y + box.height > height:
-                raise InputError(
-                    f"--box: {box.text} is not wholly inside the frame, which is {width} x "
-                    f"{height}; expected x + w <= {width} and y + h <= {height}"
-                )
+            box.check_inside(clip.info.width, clip.info.height)
 
-    def _grays(self) -> _Grays:
-        return _Boxes(self._boxes, self._use.clip)
+    def grays(self) -> Grays:
+        return BoxGrays(self._boxes, self._use.size)
 
 
-class _Boxes(_Grays):
-    def __init__(self, boxes: list[BoxHole], clip: Clip) -> None:
+class BoxGrays(Grays):
+    """Rectangles, each while it is a hole, in frames of one size (width, height)."""
+
+    def __init__(
+        self, boxes: Sequence[BoxHole], size: tuple[int, int], argument: str = "--box"
+    ) -> None:
+        """``argument``: what messages call a box."""
         self._boxes = boxes
-        self._shape = (clip.info.height, clip.info.width)
+        self._shape = size[::-1]
+        self._argument = argument
         self._shown: set[BoxHole] = set()
         self._last: tuple[list[BoxHole], Hole] | None = None
 
     def at(self, frame: Timed, /) -> Hole | None:
-        active = [box for box in self._boxes if box.covers(frame)]
+        active = [box for box in self._boxes if box.span.covers(frame)]
         if self._last is None or self._last[0] != active:
             gray = np.zeros(self._shape, np.uint8)
             for box in active:
-                gray[box.y : box.y + box.height, box.x : box.x + box.width] = 255
+                box.draw(gray)
             self._last = active, gray
             self._shown.update(active)
         return self._last[1]
 
     def unseen(self) -> str | None:
-        return next((box.text for box in self._boxes if box not in self._shown), None)
+        unseen = next((box.text for box in self._boxes if box not in self._shown), None)
+        return None if unseen is None else f"{self._argument}: {unseen}"
 
 
 def dilated(hole: Hole, radius: int) -> Hole:
@@ -388,8 +449,20 @@ def feather_weights(hole: Hole, pixels: int) -> npt.NDArray[np.float32]:
     return np.minimum(depth / ramp, 1).astype(np.float32)
 
 
-def _read_gray(path: Path) -> Hole:
-    picture = eight_bit(read_picture(path, "--mask"))
+def read_mask(
+    path: Path, size: tuple[int, int], *, resize: bool = False, argument: str = "--mask"
+) -> Hole:
+    """A picture as a mask: grey, uint8 (H, W), 128 and up is the hole.
+
+    Alpha is ignored, unless it is all that varies. size: width and height that it must have;
+    ``resize`` brings another one to it (nearest pixel). ``argument`` is for messages. Raises
+    InputError: unreadable, or of another size.
+    """
+    return _fitted(_read_gray(path, argument), path, size, resize, argument)
+
+
+def _read_gray(path: Path, argument: str) -> Hole:
+    picture = eight_bit(read_picture(path, argument))
     if picture.ndim == 2:
         return picture
     if picture.shape[2] == 4:
@@ -401,21 +474,21 @@ def _read_gray(path: Path) -> Hole:
     )
 
 
-def _fitted(gray: Hole, path: Path, use: MaskUse) -> Hole:
+def _fitted(gray: Hole, path: Path, size: tuple[int, int], resize: bool, argument: str) -> Hole:
     height, width = gray.shape
-    if _check_size(width, height, path, use):
+    if _same_size((width, height), path, size, resize, argument):
         return gray
-    size = (use.clip.info.width, use.clip.info.height)
     return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
-def _check_size(width: int, height: int, path: Path, use: MaskUse) -> bool:
-    """Whether the size is the clip's. Raises InputError if it is not and may not differ."""
-    info = use.clip.info
-    same = (width, height) == (info.width, info.height)
-    if not same and not use.resize:
+def _same_size(
+    got: tuple[int, int], path: Path, size: tuple[int, int], resize: bool, argument: str
+) -> bool:
+    """Whether the size is the expected. Raises InputError if it is not and may not differ."""
+    if got != size and not resize:
+        advice = ", or pass --mask-resize" if argument == "--mask" else ""
         raise InputError(
-            f"--mask: {path} is {width} x {height}, but the clip is shown at {info.width} x "
-            f"{info.height}; expected the same size, or pass --mask-resize"
+            f"{argument}: {path} is {got[0]} x {got[1]}, but the clip is shown at {size[0]} x "
+            f"{size[1]}; expected the same size{advice}"
         )
-    return same
+    return got == size

@@ -40,8 +40,12 @@ class _Row:
 class ContactSheet:
     """A few frames of a clip, evenly spread: the input with its hole beside the output."""
 
-    def __init__(self, frame_count: int, rows: int = 8) -> None:
-        """Shows ``rows`` of the ``frame_count`` frames it is offered, the first and the last among them."""
+    def __init__(self, frame_count: int, rows: int = 8, *, right: str = "output") -> None:
+        """Shows ``rows`` of the ``frame_count`` frames it is offered, the first and the last among them.
+
+        ``right`` says what stands on the right.
+        """
+        self._right = right
         last = max(0, frame_count - 1)
         self._wanted = {round(i * last / max(1, rows - 1)) for i in range(rows)}
         self._offered = 0
@@ -75,7 +79,7 @@ class ContactSheet:
         for column in range(min(columns, len(self._rows))):
             x = _GAP + column * cell_width
             draw.text((x, 5), "input, hole marked", (235, 235, 235), font)
-            draw.text((x + width + _GAP, 5), "output", (235, 235, 235), font)
+            draw.text((x + width + _GAP, 5), self._right, (235, 235, 235), font)
         for number, row in enumerate(self._rows):
             x = _GAP + number % columns * cell_width
             y = _LINE + number // columns * cell_height

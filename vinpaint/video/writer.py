@@ -307,6 +307,57 @@ class RgbVideoWriter(_Output):
         _name_output(self._container.close, self._output.path)
 
 
+class MaskVideoWriter(_Output):
+    """Masks as a lossless grey video beside a clip. A context manager.
+
+    ``clip`` gives size and time stamps.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        clip: Clip,
+        *,
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+    ) -> None:
+        path = Path(path)
+        if path.suffix != ".mkv":
+            raise InputError(
+                f"--output: {path} cannot hold a lossless mask; expected a .mkv file, or a .png "
+                "for a mask that stays the same"
+            )
+        super().__init__(AtomicOutput(path, "file", overwrite=overwrite, inputs=inputs))
+        self._clip = clip
+
+    def _open(self, hidden: Path, stack: ExitStack, /) -> None:
+        info = self._clip.info
+        self._container = _open_container(hidden, self._output.path)
+        stack.callback(_close_quietly, self._container)
+        self._video = _Encoder(
+            self._container,
+            self._output.path,
+            info,
+            ColorConverter(1, 2, info.height),
+            source_format="gray",
+            size=(info.width, info.height),
+            sample_aspect=info.sample_aspect,
+            codec="ffv1",
+            pix_fmt="gray",
+            tags=(2, 2, 2, 2),
+        )
+
+    def write(self, frame: Frame, mask: Mask) -> None:
+        """Write a uint8 (H, W) mask at the time of ``frame``."""
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(mask), format="gray")
+        picture.pts, picture.time_base = frame.pts, self._clip.info.time_base
+        _name_output(lambda: self._video.encode(picture), self._output.path)
+
+    def _finish(self) -> None:
+        _name_output(self._video.flush, self._output.path)
+        _name_output(self._container.close, self._output.path)
+
+
 class _Encoder:
     """One encoded stream: native frames in, packets into the container."""
 
