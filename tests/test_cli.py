@@ -316,3 +316,61 @@ def test_an_engine_is_built_once_and_then_found(tmp_path: Path) -> None:
         done = _run(*words, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"stream.engine: an engine for this installation, {how}\n"
+
+
+def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
+    """The script is run by the shell that it is for, and asked as that shell asks it."""
+    script = _run("completion", "bash").stdout
+    ask = """
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+$(complete -p vinpaint | sed 's/.*-F \\([^ ]*\\).*/\\1/') vinpaint "${{COMP_WORDS[$COMP_CWORD]}}"
+echo "${{COMPREPLY[@]}}"
+"""
+
+    def completed(words: str) -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", script + ask.format(words=words)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        return done.stdout.split()
+
+    (tmp_path / "mask.png").touch()
+    assert completed("vinpaint in") == ["inpaint", "info"]
+    assert completed("vinpaint inpaint --cr") == ["--crf"]
+    assert completed("vinpaint inpaint --propagate ''") == ["auto", "off"]
+    assert completed("vinpaint inpaint --mask ma") == ["mask.png"]
+    assert _run("completion", "zsh").stdout.startswith("#compdef vinpaint")
+
+
+def test_a_mask_is_made_and_then_filled(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").write_text("8,8,20,16,0,4\n40,30,20,16,0.1,0.3\n")
+    made = _run(
+        "mask",
+        clip,
+        "--boxes",
+        "boxes.csv",
+        "-o",
+        "mask.mkv",
+        "--preview",
+        "look.png",
+        cwd=tmp_path,
+    )
+    assert made.stdout == "mask.mkv: 10 frames, 8 with a hole\n"
+    with Image.open(tmp_path / "look.png") as sheet:
+        assert sheet.width > 400
+    weights = tmp_path / "weights"
+    save_pretrained(random_model(InpainterConfig(width=0.125)), weights)
+    words = ["--weights", weights, "--mask", "mask.mkv", "-o", "out.mp4"]
+    assert _run("inpaint", clip, *words, cwd=tmp_path).returncode == 0
+    before, after = (
+        np.stack([f.rgb for f in open_clip(p).frames()]).astype(int)
+        for p in (clip, tmp_path / "out.mp4")
+    )
+    inside = abs(after - before)[:5, 10:22, 10:26].mean()
+    assert inside > 3 * abs(after - before)[9].mean()
+    done = _run("mask", clip, "-o", "none.mkv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "expected something that says where the hole is" in done.stderr

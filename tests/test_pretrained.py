@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from vinpaint.errors import InputError
+from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.pretrained import (
     CONFIG,
@@ -30,6 +33,31 @@ def test_round_trip_keeps_configuration_and_values(tmp_path: Path) -> None:
     assert not loaded.training
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_a_model_and_an_inpainter_come_from_a_folder_and_go_to_one(tmp_path: Path) -> None:
+    model = VideoInpainter(InpainterConfig(mode="2dcn", width=0.25))
+    model.save_pretrained(tmp_path / "mine")
+    assert VideoInpainter.from_pretrained(tmp_path / "mine").config == model.config
+    assert Inpainter.from_pretrained(tmp_path / "mine").model.config == model.config
+
+
+def test_torch_hub_loads_both_from_the_folder_of_the_project(tmp_path: Path) -> None:
+    """In a process of its own, in which nothing of vinpaint has been imported."""
+    folder = Path(__file__).resolve().parents[1]
+    script = f"""
+import sys, torch
+path = list(sys.path)
+inpainter = torch.hub.load({str(folder)!r}, "inpainter", source="local", weights="combcn-s", device="cpu")
+model = torch.hub.load({str(folder)!r}, "video_inpainter", source="local", weights="combcn-s")
+assert sys.path == path
+assert type(inpainter).__name__ == "Inpainter" and inpainter.model.config == model.config
+assert not sys.modules["vinpaint"].__file__.startswith({str(folder)!r})
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("name", SHIPPED)

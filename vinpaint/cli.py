@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for bad input, 130 for Ctrl-C, 1 for any other failure.
     """
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputWarning)
         warnings.showwarning = _show_warning
@@ -51,7 +51,19 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"vinpaint: warning: {message}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser(command: str) -> argparse.ArgumentParser:
+    """The options of one command."""
+    return _commands(make_parser())[command]
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = next(action.choices for action in parser._actions if isinstance(action.choices, dict))
+    assert isinstance(found, dict)
+    return found
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
     parser = argparse.ArgumentParser(prog="vinpaint", description="Fill masked holes in video.")
     parser.add_argument("--version", action="version", version=f"vinpaint {version()}")
     common = argparse.ArgumentParser(add_help=False)
@@ -83,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
             "inpaint", parents=[common, networks, backends], help="fill the hole in a video"
         )
     )
+    _add_mask(commands.add_parser("mask", parents=[common], help="make the mask of a video's hole"))
     _add_demo(
         commands.add_parser(
             "demo", parents=[common, networks, backends], help="fill the bundled clip"
@@ -99,12 +112,24 @@ def _parser() -> argparse.ArgumentParser:
             help="fill a camera's, an address's or a pipe's video",
         )
     )
+    _add_web(
+        commands.add_parser(
+            "web",
+            parents=[common, networks, backends],
+            help="serve a page on which holes are drawn and filled",
+        )
+    )
     _add_export(
         commands.add_parser("export", parents=[common], help="write the networks as an ONNX file")
     )
     _add_compile(
         commands.add_parser("compile", parents=[common], help="build an engine of the networks")
     )
+    completion = commands.add_parser(
+        "completion", parents=[common], help="what a shell needs to complete commands and options"
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    completion.set_defaults(run=_completion)
     info = commands.add_parser("info", parents=[common], help="versions, what was built, devices")
     info.add_argument("--json", action="store_true", help="as one JSON object")
     info.set_defaults(run=_info)
@@ -175,6 +200,69 @@ def _add_inpaint(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument(
         "--allow-truncated", action="store_true", help="fill what can be read of a damaged file"
+    )
+
+
+def _add_mask(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_mask)
+    parser.add_argument("input", metavar="INPUT", help="a video, or a folder of frames")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the mask to write, white in the hole: a .mkv video, or a .png if it stays the same",
+    )
+    hole = parser.add_argument_group("the hole: all of these together")
+    hole.add_argument(
+        "--logo", action="store_true", help="find a logo or a time stamp that keeps its place"
+    )
+    hole.add_argument(
+        "--box",
+        action="append",
+        default=[],
+        metavar="X,Y,W,H[@START-END]",
+        help="a box, as inpaint takes it; repeatable",
+    )
+    hole.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE.csv",
+        help="boxes over time, a line each: x,y,width,height,start,end",
+    )
+    hole.add_argument(
+        "--subtitles",
+        type=Path,
+        metavar="FILE",
+        help="a box while a line is shown: SubRip, WebVTT, ASS, or a video with subtitles in it",
+    )
+    hole.add_argument(
+        "--subtitles-area",
+        metavar="X,Y,W,H",
+        help="that box (default: the lowest fifth of the frame)",
+    )
+    hole.add_argument(
+        "--paint",
+        action="append",
+        default=[],
+        metavar="IMAGE[@START-END]",
+        help="a picture, white in the hole, all the time or in some frames; repeatable",
+    )
+    hole.add_argument(
+        "--follow",
+        action="append",
+        default=[],
+        metavar="IMAGE[@FRAME]",
+        help="a picture, white on an object in a frame (default 0; or a time, 1.5s), which is followed from there; "
+        "more of them correct it",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE.png", help="also write a contact sheet"
+    )
+    parser.add_argument(
+        "--allow-truncated", action="store_true", help="take what can be read of a damaged file"
     )
 
 
@@ -314,8 +402,9 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
     hole = parser.add_argument_group("the hole")
     hole.add_argument("-m", "--mask", help="an image for all frames; white = fill")
     hole.add_argument(
-        "--box", action="append", default=[], type=_box, metavar="X,Y,W,H", help="a box; repeatable"
+        "--box", action="append", default=[], metavar="X,Y,W,H", help="a box; repeatable"
     )
+    hole.add_argument("--mask-resize", action="store_true", help="allow a mask of another size")
     timing = parser.add_argument_group("the timing")
     timing.add_argument(
         "--lookahead",
@@ -350,17 +439,32 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--codec", help="encoder (default libx264; raw frames for -)")
 
 
-def _box(text: str) -> tuple[int, int, int, int]:
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
-        times = "; times are for whole clips: vinpaint inpaint" if "@" in text else ""
-        raise argparse.ArgumentTypeError(
-            f"expected X,Y,WIDTH,HEIGHT in pixels, got {text!r}{times}"
+def _add_web(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_web)
+    server = parser.add_argument_group("the server")
+    server.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default 127.0.0.1: this machine alone; for others, such as 0.0.0.0, a password is "
+        "asked for, or taken from VINPAINT_WEB_PASSWORD)",
+    )
+    server.add_argument("--port", type=int, default=7860, help="0: any that is free (default 7860)")
+    server.add_argument(
+        "--folder",
+        type=Path,
+        help="for visitors' files while they are there (default: the system's temporary one)",
+    )
+    limits = parser.add_argument_group("the limits")
+    for name, default, what in (
+        ("--max-size", 500, "megabytes of an upload"),
+        ("--max-frames", 7500, "frames of a video"),
+        ("--max-queue", 30, "videos that may wait"),
+        ("--max-visitors", 60, "pages open at once"),
+        ("--keep", 60, "minutes without any action until a visitor's files are deleted"),
+    ):
+        limits.add_argument(
+            name, type=_count, default=default, metavar="N", help=f"{what} (default {default})"
         )
-    x, y, width, height = map(int, parts)
-    if not width or not height:
-        raise argparse.ArgumentTypeError(f"expected a width and a height above 0, got {text!r}")
-    return x, y, width, height
 
 
 def _add_graph(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -461,6 +565,8 @@ def _count(text: str) -> int:
 def _inpaint(args: argparse.Namespace) -> None:
     from vinpaint.files import inpaint_video
 
+    hole = ("dilate", "invert", "feather", "mask_resize", "allow_truncated")
+    output = ("overwrite", "codec", "crf", "pix_fmt", "preview", "compare")
     with closing(_Progress("frame")) as progress:
         report = inpaint_video(
             args.input,
@@ -468,24 +574,39 @@ def _inpaint(args: argparse.Namespace) -> None:
             mask=args.mask,
             boxes=args.box,
             inpainter=lambda: _inpainter(args),
-            dilate=args.dilate,
-            invert=args.invert,
-            feather=args.feather,
-            mask_resize=args.mask_resize,
-            allow_truncated=args.allow_truncated,
-            overwrite=args.overwrite,
-            codec=args.codec,
-            crf=args.crf,
-            pix_fmt=args.pix_fmt,
-            preview=args.preview,
-            compare=args.compare,
             progress=progress,
+            **{name: getattr(args, name) for name in hole + output},
         )
     rate = report.frames / report.seconds
     print(
         f"{args.output}: {report.frames} frames, {report.hole_frames} with a hole, "
         f"{report.shots} shot{'s' if report.shots > 1 else ''}, {report.seconds:.1f} s ({rate:.1f} frames/s)"
     )
+
+
+def _mask(args: argparse.Namespace) -> None:
+    from vinpaint.masking import MaskSources, make_mask
+
+    with closing(_Phases()) as progress:
+        report = make_mask(
+            args.input,
+            args.output,
+            MaskSources(
+                logo=args.logo,
+                boxes=args.box,
+                boxes_file=args.boxes,
+                subtitles=args.subtitles,
+                subtitles_area=args.subtitles_area,
+                paint=args.paint,
+                follow=args.follow,
+            ),
+            preview=args.preview,
+            overwrite=args.overwrite,
+            allow_truncated=args.allow_truncated,
+            progress=progress,
+        )
+    lost = f"; what is followed was not found in {report.lost_frames}" if report.lost_frames else ""
+    print(f"{args.output}: {report.frames} frames, {report.hole_frames} with a hole{lost}")
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -570,14 +691,16 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _stream(args: argparse.Namespace) -> None:
     from vinpaint.live import Statistics, fixed_mask, stream_video
     from vinpaint.streaming import Streamer
+    from vinpaint.video.masks import parse_box
 
     if args.mask is None and not args.box:
         raise InputError("--mask or --box: expected at least one of the two, got neither")
+    boxes = [parse_box(text) for text in args.box]
     inpainter = _inpainter(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's end is as Ctrl-C
 
     def streamer(height: int, width: int) -> Streamer:
-        hole = fixed_mask(height, width, args.mask, args.box)
+        hole = fixed_mask(height, width, args.mask, boxes, resize=args.mask_resize)
         return Streamer(inpainter, lookahead=args.lookahead, mask=hole)
 
     def tell(statistics: Statistics) -> None:
@@ -599,6 +722,31 @@ def _stream(args: argparse.Namespace) -> None:
         told=tell,
     )
     print(statistics.line(), file=sys.stderr)
+
+
+def _web(args: argparse.Namespace) -> None:
+    from vinpaint.web.project import Limits
+    from vinpaint.web.server import ServerOptions, find_password, serve
+
+    def make_inpainter(**chosen: Any) -> Inpainter:
+        return _inpainter(argparse.Namespace(**{**vars(args), **chosen}))
+
+    options = ServerOptions(
+        host=args.host,
+        port=args.port,
+        password=find_password(args.host),
+        folder=args.folder,
+        megabytes=args.max_size,
+        limits=Limits(frames=args.max_frames),
+        queue=args.max_queue,
+        visitors=args.max_visitors,
+        keep=args.keep,
+        weights=args.weights,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's end is as Ctrl-C
+    with serve(options, make_inpainter) as address:
+        print(f"The page is at {address} - Ctrl-C ends it", flush=True)
+        signal.pause()
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -636,26 +784,17 @@ def _compile(args: argparse.Namespace) -> None:
     from vinpaint.engine import compile as compile_engine
     from vinpaint.pretrained import load_pretrained
 
-    built = False
-    with closing(tqdm(dynamic_ncols=True, disable=None, leave=False)) as bar:
-
-        def show(phase: str, done: int, total: int) -> None:
-            nonlocal built
-            built = True
-            bar.set_description(phase, refresh=False)
-            bar.total, bar.n = total, done
-            bar.refresh()
-
+    with closing(_Phases()) as progress:
         path = compile_engine(
             load_pretrained(args.weights),
             backend=args.backend,
             target=args.compute_capability,
             output=args.output,
             rebuild=args.rebuild,
-            progress=show,
+            progress=progress,
             **_graph(args),
         )
-    print(f"{path}: an engine for this installation, {'built' if built else 'found'}")
+    print(f"{path}: an engine for this installation, {'built' if progress.called else 'found'}")
 
 
 def _graph(args: argparse.Namespace) -> dict[str, Any]:
@@ -676,6 +815,17 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):20} {shown}")
 
 
+def _completion(args: argparse.Namespace) -> None:
+    import shtab
+
+    parser = make_parser()
+    for command in _commands(parser).values():
+        for action in command._actions:
+            if action.type is Path or action.dest in ("input", "output", "mask", "weights"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    print(shtab.complete(parser, shell=args.shell))
+
+
 def _inpainter(args: argparse.Namespace) -> Inpainter:
     from vinpaint.inpainting import Inpainter
 
@@ -688,6 +838,30 @@ def _inpainter(args: argparse.Namespace) -> Inpainter:
     )
 
 
+class _Phases:
+    """A progress bar for work in several steps, each with its name; silent when standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(dynamic_ncols=True, disable=None, leave=False)
+        self._phase: str | None = None
+
+    @property
+    def called(self) -> bool:
+        """Whether there was anything to show."""
+        return self._phase is not None
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase != self._phase:
+            self._phase = phase
+            self._bar.reset()
+            self._bar.set_description(phase, refresh=False)
+        self._bar.total = total or None
+        self._bar.update(done - self._bar.n)
+
+
 class _Progress:
     """A progress bar with rate and time left; silent when standard error is no terminal."""
 
@@ -698,5 +872,5 @@ class _Progress:
         self._bar.close()
 
     def __call__(self, done: int, total: int) -> None:
-        self._bar.total = total
+        self._bar.total = total or None
         self._bar.update(done - self._bar.n)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -95,6 +96,19 @@ class VideoInpainter(nn.Module):
     def halo(self) -> int:
         """Frames to either side that one output frame depends on."""
         return 0 if self.completion is None else self.completion.halo
+
+    @classmethod
+    def from_pretrained(cls, weights: str | Path | None = None) -> VideoInpainter:
+        """A model from a folder or by name; see :func:`vinpaint.pretrained.load_pretrained`."""
+        from vinpaint.pretrained import load_pretrained
+
+        return load_pretrained(weights)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write it to a folder; see :func:`vinpaint.pretrained.save_pretrained`."""
+        from vinpaint.pretrained import save_pretrained
+
+        save_pretrained(self, folder)
 
     @property
     def grid(self) -> int:

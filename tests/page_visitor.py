@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's server as its user starts it, and a visitor in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# Not from the source folder, where Python would find the sources.
+COMMAND = [sys.executable, "-c", "import sys; from vinpaint.cli import main; sys.exit(main())"]
+
+ENDED = re.compile(r"^(Done|Cancelled|A first look|That|There|Added|The hole|Now paint|.*:)")
+
+
+class Server:
+    """A running ``vinpaint web``."""
+
+    def __init__(self, process, address, folder):
+        self.process, self.address, self.folder = process, address, folder
+
+    def kept(self):
+        """Files of visitors that lie in its folder, without Gradio's own."""
+        (root,) = self.folder.iterdir()
+        projects = [path for path in root.iterdir() if re.fullmatch("[0-9a-f]{32}", path.name)]
+        return sorted(str(p.relative_to(root)) for project in projects for p in project.rglob("*"))
+
+
+@contextmanager
+def serve(folder: Path, *options, password=None):
+    """``vinpaint web`` on a free port, its files in ``folder``; ended as a service is."""
+    environment = {**os.environ, "VINPAINT_WEB_PASSWORD": password or ""}
+    process = subprocess.Popen(
+        [*COMMAND, "web", "--port", "0", "--folder", str(folder), *map(str, options)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"http://\S+", line)
+        assert address, f"the server said {line!r}"
+        yield Server(process, address[0].replace("0.0.0.0", "127.0.0.1").rstrip("/"), folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+        process.stdout.close()
+    assert code == 130
+    assert list(folder.iterdir()) == []
+
+
+def find_browser():
+    """The path of a Chromium; skips, or fails with VINPAINT_REQUIRE_BROWSER=1, where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    if os.environ.get("VINPAINT_REQUIRE_BROWSER") == "1":
+        pytest.fail("VINPAINT_REQUIRE_BROWSER=1, but there is no Chromium", pytrace=False)
+    return pytest.skip("there is no Chromium")
+
+
+class Visitor:
+    """Somebody with a browser of their own on the page."""
+
+    def __init__(self, browser, address):
+        self._context = browser.new_context(
+            viewport={"width": 1280, "height": 960}, accept_downloads=True
+        )
+        self.page = self._context.new_page()
+        self.asked = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_selector("#upload input[type=file]", state="attached")
+
+    def leave(self):
+        self._context.close()
+
+    def says(self):
+        """What the status line says."""
+        return self.page.locator("#status .vp").inner_text()
+
+    def wait_for(self, pattern, seconds=60):
+        """Wait until the status line matches; gives what it says."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            said = self.says()
+            if re.search(pattern, said):
+                return said
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"waited {seconds} s for {pattern!r}, the page says {said!r}")
+
+    def drop(self, path):
+        self.page.set_input_files("#upload input[type=file]", str(path))
+
+    def bring(self, path):
+        """Drop a video and wait until it can be painted on."""
+        self.drop(path)
+        self.wait_for("Now paint over")
+        self.page.wait_for_selector("#editor canvas")
+        self.page.wait_for_timeout(1000)  # the canvas is laid out in steps
+
+    def paint(self, *points):
+        """Draw a stroke through points, in shares of the picture's width and height."""
+        box = self.picture_box()
+        spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*spots[0])
+        self.page.mouse.down()
+        for spot in spots[1:]:
+            self.page.mouse.move(*spot, steps=12)
+        self.page.mouse.up()
+        self.page.wait_for_timeout(600)  # the editor hands its strokes over
+
+    def picture_box(self):
+        """Where the picture lies in the editor's canvas: centred, as large as fits at its zoom."""
+        canvas = self.page.locator("#editor canvas").last.bounding_box()
+        zoom = float(self.page.locator("#editor").inner_text().split("%")[0].split()[-1]) / 100
+        about = self.page.inner_text("#about")
+        width, height = map(int, re.search(r"(\d+) x (\d+)", about).groups())
+        width, height = (side * min(1, 960 / width) * zoom for side in (width, height))
+        return {
+            "x": canvas["x"] + (canvas["width"] - width) / 2,
+            "y": canvas["y"] + (canvas["height"] - height) / 2,
+            "width": width,
+            "height": height,
+        }
+
+    def press(self, name):
+        self.page.click(f"#{name}")
+
+    def choose_frame(self, index):
+        field = self.page.locator("#frame input[type=number]")
+        field.fill(str(index))
+        field.press("Enter")
+        field.blur()
+        self.page.wait_for_timeout(1200)
+
+    def download(self, path):
+        with self.page.expect_download() as download:
+            self.press("download")
+        download.value.save_as(path)
+        return download.value.suggested_filename
+
+    def photograph(self, name):
+        """A screenshot, where VINPAINT_SCREENSHOTS says so."""
+        if folder := os.environ.get("VINPAINT_SCREENSHOTS"):
+            self.page.wait_for_timeout(700)
+            self.page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)

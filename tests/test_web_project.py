@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a visitor does, without the page: a clip, its hole, what was filled."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+
+import media
+import numpy as np
+import pytest
+from models import random_model
+
+from vinpaint.cli import main
+from vinpaint.errors import InputError
+from vinpaint.files import inpaint_video
+from vinpaint.inpainting import Inpainter
+from vinpaint.nn import InpainterConfig
+from vinpaint.video.masks import parse_box
+from vinpaint.video.reader import open_clip
+from vinpaint.web.jobs import Cancelled
+from vinpaint.web.project import TRIED_FRAMES, VIDEO, Limits, Project
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 30
+OPTIONS = {"dilate": 0, "invert": False, "feather": 0, "mask_resize": False}
+
+
+def silent(*_told):
+    pass
+
+
+@pytest.fixture(scope="module")
+def inpainter():
+    return Inpainter(random_model(InpainterConfig(width=0.125)), chunk_frames=8)
+
+
+@pytest.fixture
+def upload(tmp_path):
+    return media.write_video(tmp_path / "my clip.mp4", frames=FRAMES, audio=True)
+
+
+@pytest.fixture
+def project(tmp_path, upload):
+    project = Project(tmp_path / "project", Limits(frames=FRAMES))
+    project.load(upload, silent)
+    return project
+
+
+def files(project):
+    return sorted(path.name for path in project.folder.iterdir())
+
+
+def paint(x=20, y=10, width=12, height=8, size=(WIDTH, HEIGHT)):
+    painted = np.zeros((size[1], size[0]), np.uint8)
+    painted[y : y + height, x : x + width] = 255
+    return painted
+
+
+def frames_of(path):
+    return np.stack([frame.rgb for frame in open_clip(path).frames()])
+
+
+def test_a_clip_is_read_and_described(project):
+    assert project.about() == "my clip.mp4: 64 x 48, 30 frames, 25 frames/s, 1.2 s"
+    assert len(project.frames) == FRAMES
+    shown = project.frames.at(7).astype(int)
+    assert abs(shown - media.scene(7, WIDTH, HEIGHT)).mean() < 6  # two lossy codings
+    assert files(project) == ["frames-1.jpg", "my clip.mp4"]
+
+
+@pytest.mark.parametrize("case", ["no video", "cut short", "too long", "too large"])
+def test_what_is_no_video_or_too_much_is_a_sentence_and_leaves_nothing(tmp_path, upload, case):
+    limits = Limits(frames=29) if case == "too long" else Limits()
+    limits = Limits(pixels=63 * 48) if case == "too large" else limits
+    project = Project(tmp_path / "project", limits)
+    if case == "no video":
+        upload = tmp_path / "text.mp4"
+        upload.write_text("no video at all")
+    if case == "cut short":
+        upload = media.truncate(upload, 0.6)
+    message = {
+        "no video": "text.mp4",
+        "cut short": "short-my clip.mp4",
+        "too long": "This video is too long: at most 29 frames are taken here. Cut it",
+        "too large": "The frames of this video are too large: at most 0.0 million pixels",
+    }[case]
+    with pytest.raises(InputError, match=message):
+        project.load(upload, silent)
+    assert files(project) == []
+    with pytest.raises(InputError, match="There is no video yet: drop one on the page"):
+        project.need_clip()
+
+
+def test_a_container_that_does_not_say_how_long_it_is_is_stopped_at_the_limit(tmp_path):
+    upload = media.write_video(tmp_path / "a.mkv", frames=40)
+    assert open_clip(upload).info.frame_count is None
+    project, seen = Project(tmp_path / "project", Limits(frames=20)), []
+    with pytest.raises(InputError, match="too long"):
+        project.load(upload, lambda _what, done, _total: seen.append(done))
+    assert max(seen) == 20
+    assert files(project) == []
+
+
+def test_another_clip_replaces_the_first_and_its_hole(project, tmp_path):
+    project.add_box("1,1,8,8")
+    project.load(media.write_video(tmp_path / "b.mp4", frames=5), silent)
+    assert project.parts == []
+    assert files(project) == ["b.mp4", "frames-2.jpg"]
+
+
+def test_paint_is_a_hole_at_the_size_of_the_clip(project):
+    # The page shows large clips smaller; here the paint comes at half the size.
+    half = paint(10, 5, 6, 4, size=(32, 24))
+    part = project.add_painted(half, 3, how="always", box=False, when="")
+    assert part.label == "1: painted on frame 3, whole video"
+    for index in (0, 29):
+        hole = project.hole_at(index)
+        union = hole | (paint() > 0)
+        assert (hole & (paint() > 0)).sum() / union.sum() > 0.8
+    assert (project.shown(0)[14, 26] != project.frames.at(0)[14, 26]).any()
+
+
+def test_paint_for_a_stretch_of_frames(project):
+    project.add_painted(paint(), 3, how="span", box=False, when="5-7")
+    assert [i for i in range(FRAMES) if project.hole_at(i).any()] == [5, 6, 7]
+
+
+def test_boxes_around_patches_of_paint(project):
+    painted = paint(4, 4, 5, 6) | paint(30, 20, 8, 4)
+    painted[5, 6] = 0
+    project.add_painted(painted, 0, how="span", box=True, when="0.2s-0.4s")
+    texts = [part.value for part in project.parts]
+    assert texts == ["4,4,5,6@0.2s-0.4s", "30,20,8,4@0.2s-0.4s"]
+    assert parse_box(texts[0]).width == 5
+
+
+def test_nothing_painted_adds_nothing(project):
+    assert project.add_painted(paint() * 0, 0, how="always", box=False, when="") is None
+    assert project.parts == []
+
+
+@pytest.mark.parametrize("when", ["30-40", "1.2s-2s", "40-"])
+def test_a_hole_past_the_end_is_a_sentence(project, when):
+    message = r"past the end: the video has 30 frames \(0 to 29\), 1.16 s"
+    with pytest.raises(InputError, match=message):
+        project.add_painted(paint(), 0, how="span", box=False, when=when)
+    with pytest.raises(InputError, match=message):
+        project.add_box(f"1,1,8,8@{when}")
+    assert project.parts == []
+
+
+def test_a_wrong_box_is_a_sentence(project):
+    with pytest.raises(InputError, match="not wholly inside the frame, which is 64 x 48"):
+        project.add_box("60,1,8,8")
+    with pytest.raises(InputError, match="expected x,y,w,h"):
+        project.add_box("a box")
+
+
+def test_files_give_the_hole(project, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("x,y,width,height,start,end\n2,2,10,10,0,4\n")
+    project.add_file(boxes, silent)
+    lines = tmp_path / "lines.srt"
+    lines.write_text("1\n00:00:00,400 --> 00:00:00,800\nHello\n\n")
+    project.add_file(lines, silent)
+    masks = [paint(40, 4, 8, 8) * (index == 20) for index in range(FRAMES)]
+    pictures = [np.repeat(mask[..., None], 3, axis=2) for mask in masks]
+    video = media.write_video(tmp_path / "mask.mkv", frames=FRAMES, pictures=pictures)
+    project.add_file(video, silent)
+    still = media.write_image(tmp_path / "still.png", paint(0, 30, 4, 4))
+    project.add_file(still, silent)
+    assert [part.kind for part in project.parts] == ["boxes", "subtitles", "mask", "mask"]
+    areas = [int(project.hole_at(index).sum()) for index in (0, 10, 20, 29)]
+    lowest = WIDTH * (HEIGHT // 5)
+    assert areas == [100 + 16, lowest + 16 - 0, 64 + 16, 16]
+
+
+@pytest.mark.parametrize("name", ["short.mkv", "small.png", "empty.csv", "text.png", "none.srt"])
+def test_files_that_do_not_fit_are_a_sentence_and_leave_nothing(project, tmp_path, name):
+    path = tmp_path / name
+    if name == "short.mkv":
+        media.write_video(path, frames=5)
+    elif name == "small.png":
+        media.write_image(path, paint(size=(60, 40)))
+    else:
+        path.write_text("")
+    before = files(project)
+    with pytest.raises(InputError):
+        project.add_file(path, silent)
+    assert project.parts == []
+    assert [name for name in files(project) if not name.startswith("mask")] == before
+
+
+def test_some_frames_are_tried_around_the_one_that_is_shown(project, inpainter):
+    project.add_box("20,10,12,8")
+    tried = project.try_frames(20, inpainter, silent, OPTIONS)
+    assert tried.first == 20 - TRIED_FRAMES // 2
+    assert len(tried.before) == len(tried.after) == TRIED_FRAMES
+    inside = (slice(10, 18), slice(20, 32))
+    change = abs(tried.after[8].astype(int) - tried.before[8])
+    assert change[inside].mean() > 1
+    change[inside] = 0
+    assert not change.any()
+
+
+def test_trying_where_there_is_no_hole_is_a_sentence(project, inpainter):
+    project.add_box("20,10,12,8@0-3")
+    with pytest.raises(InputError, match="There is no hole in frames 14 to 29: go to a frame"):
+        project.try_frames(29, inpainter, silent, OPTIONS)
+
+
+def test_filling_without_a_hole_is_a_sentence(project, inpainter):
+    with pytest.raises(InputError, match="There is no hole yet: paint over what should go"):
+        project.fill(inpainter, silent, OPTIONS)
+    project.add_box("20,10,12,8")
+    project.left_out = {project.parts[0].label}
+    with pytest.raises(InputError, match="There is no hole yet"):
+        project.fill(inpainter, silent, OPTIONS)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "paint", "both"])
+def test_a_fill_equals_the_command_lines(project, inpainter, tmp_path, kind, monkeypatch):
+    if kind != "paint":
+        project.add_box("20,10,12,8@3-12")
+    if kind != "boxes":
+        project.add_painted(paint(40, 20, 10, 10), 0, how="always", box=False, when="")
+    heard = []
+    filled = project.fill(
+        inpainter,
+        lambda *told: heard.append(told),
+        {**OPTIONS, "dilate": 2},
+        preview=True,
+        compare=True,
+        flags=["--dilate", "2"],
+    )
+    assert filled.files[VIDEO].name == "my clip-filled.mp4"
+    assert filled.first == (3 if kind == "boxes" else 0)
+    assert heard[0][0] in ("Looking for cuts", "Drawing the hole")
+    assert ("Filling", FRAMES, FRAMES) in heard
+    names = {VIDEO, "Contact sheet", "Side by side", *(["Mask"] if kind != "boxes" else [])}
+    assert set(filled.files) == names
+    assert all(path.stat().st_size for path in filled.files.values())
+    assert len(media.packets(filled.files[VIDEO], "audio")) > 0
+    # The command that is shown does the same, run where the files are.
+    command = shlex.split(filled.command)
+    monkeypatch.chdir(tmp_path)
+    for path in filled.files.values():
+        if path != filled.files[VIDEO]:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("vinpaint.cli._inpainter", lambda _args: inpainter)
+    assert main(command[1:]) == 0
+    assert np.array_equal(frames_of(tmp_path / command[-1]), frames_of(filled.files[VIDEO]))
+
+
+def test_a_second_fill_replaces_the_first(project, inpainter):
+    project.add_box("20,10,12,8")
+    first = project.fill(inpainter, silent, OPTIONS)
+    second = project.fill(inpainter, silent, OPTIONS, suffix=".mkv")
+    assert not first.files[VIDEO].exists()
+    assert second.files[VIDEO].suffix == ".mkv"
+
+
+def test_a_fill_that_is_cancelled_leaves_nothing(project, inpainter):
+    project.add_box("20,10,12,8")
+    before = files(project)
+
+    def told(what, done, _total):
+        if what == "Filling" and done > 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        project.fill(inpainter, told, OPTIONS)
+    assert files(project) == before
+
+
+def test_a_full_disk_leaves_nothing(project, inpainter, monkeypatch):
+    project.add_box("20,10,12,8")
+    before = files(project)
+
+    def full(*_given, **_named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vinpaint.video.writer.VideoWriter.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        project.fill(inpainter, silent, OPTIONS)
+    assert files(project) == before
+    assert project.filled is None
+
+
+def test_a_fill_takes_no_longer_way_than_inpaint_video(project, inpainter, monkeypatch):
+    calls = []
+
+    def spied(*given, **named):
+        calls.append(named)
+        return inpaint_video(*given, **named)
+
+    monkeypatch.setattr("vinpaint.web.project.inpaint_video", spied)
+    monkeypatch.setattr("vinpaint.web.project.make_mask", None)  # none is needed for boxes
+    project.add_box("20,10,12,8")
+    project.fill(inpainter, silent, OPTIONS)
+    assert calls[0]["boxes"] == ["20,10,12,8"]

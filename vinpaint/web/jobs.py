@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work that waits its turn: first come, first served, can be watched and cancelled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+from vinpaint.errors import InputError
+
+Told = Callable[[str, int, int], None]
+"""Called by work with what it does, how much of it is done, and how much there is (0: not known)."""
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class Cancelled(Exception):  # noqa: N818 - nothing went wrong
+    """Raised inside work that was cancelled."""
+
+
+class Job:
+    """One piece of work and how far it is.
+
+    Attributes:
+        state: where it stands.
+        phase: what it does.
+        done: how much of that is done.
+        total: how much there is; 0: not known.
+        result: what the work returned, once it is done.
+        error: what it raised, once it has failed.
+    """
+
+    def __init__(self, work: Callable[[Told], Any]) -> None:
+        self.state: State = "waiting"
+        self.phase, self.done, self.total = "", 0, 0
+        self.result: Any = None
+        self.error: Exception | None = None
+        self._work = work
+        self._phase_began = 0.0
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return not self._ended.is_set()
+
+    def cancel(self) -> None:
+        """End it as soon as it tells of its progress, or before it begins. Safe at any time, more than once."""
+        self._cancelled.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended; whether it has."""
+        return self._ended.wait(seconds)
+
+    def seconds_left(self) -> float | None:
+        """How long the present phase will take at its pace so far; ``None`` while nobody can tell."""
+        passed = time.monotonic() - self._phase_began
+        if self.state != "running" or not self.total or not self.done or passed < 1:
+            return None
+        return passed * (self.total - self.done) / self.done
+
+    def told(self, phase: str, done: int, total: int) -> None:
+        """What the work calls. Raises Cancelled if it was cancelled."""
+        if self._cancelled.is_set():
+            raise Cancelled
+        if phase != self.phase:
+            self._phase_began = time.monotonic()
+        self.phase, self.done, self.total = phase, done, total
+
+    def run(self) -> None:
+        """Do the work, in the thread that calls. Never raises."""
+        try:
+            self.told("", 0, 0)
+            self.state = "running"
+            self.result = self._work(self.told)
+            self.state = "done"
+        except Cancelled:
+            self.state = "cancelled"
+        except Exception as error:  # noqa: BLE001 - shown to whoever watches
+            self.error, self.state = error, "failed"
+        finally:
+            del self._work  # and with it all that it holds
+            self._ended.set()
+
+
+class Jobs:
+    """A queue of jobs and the one thread that does them.
+
+    Args:
+        limit: jobs that may wait.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="vinpaint-jobs", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Told], Any]) -> Job:
+        """Put work at the end of the queue.
+
+        Raises:
+            InputError: too many wait already.
+        """
+        with self._changed:
+            self._forget_cancelled()
+            if len(self._waiting) >= self._limit:
+                raise InputError(
+                    f"The queue is full: {self._limit} are waiting. Try again in some minutes."
+                )
+            job = Job(work)
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs will be done before this one that waits."""
+        with self._changed:
+            self._forget_cancelled()
+            before = list(self._waiting).index(job) if job in self._waiting else 0
+            return before + (self._running not in (None, job))
+
+    def close(self) -> None:
+        """Cancel everything and wait for the end of what runs."""
+        with self._changed:
+            self._closed = True
+            for job in (*self._waiting, *filter(None, [self._running])):
+                job.cancel()
+            self._changed.notify()
+        self._thread.join()
+
+    def _forget_cancelled(self) -> None:
+        """A cancelled job that waits ends at once, not when its turn comes. Called with the lock held."""
+        for job in [job for job in self._waiting if job._cancelled.is_set()]:
+            self._waiting.remove(job)
+            job.run()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._running = None
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self._running = job = self._waiting.popleft()
+            job.run()

@@ -1,0 +1,568 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page: what it shows and what its controls call. What is done stands in project.py."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import html
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+import numpy as np
+
+from vinpaint.errors import InputError
+from vinpaint.inpainting import Inpainter
+from vinpaint.web.jobs import Job, Jobs, Told
+from vinpaint.web.options import Options
+from vinpaint.web.project import CONTAINERS, VIDEO, Project
+from vinpaint.web.wording import BEGINNING, Mood, ended, explain, running, waiting
+from vinpaint.web.workspaces import Workspace, Workspaces
+
+Updates = dict[gr.components.Component, Any]
+
+STYLE = """
+#status {position: sticky; top: 0; z-index: 30}
+#status .vp {border-radius: 8px; padding: .6em .9em; background: var(--block-background-fill);
+  border: 1px solid var(--border-color-primary); overflow: hidden; position: relative}
+#status .vp.bad {border-color: #c0392b; border-left: 6px solid #c0392b}
+#status .vp.good {border-left: 6px solid #1e8e4e}
+#status .bar {position: absolute; left: 0; bottom: 0; height: 4px; background: var(--color-accent)}
+#filled-video video {width: 100%; max-height: 480px; background: #000}
+footer {display: none !important}
+"""
+
+KEEP_TOKEN = "(token) => { sessionStorage.setItem('vinpaint', token); }"
+FIND_TOKEN = "(token) => sessionStorage.getItem('vinpaint') || ''"
+
+HOW = [
+    ("In the whole video", "always"),
+    ("In some frames only", "span"),
+    ("Follow it through the video", "follow"),
+]
+
+KEPT_INPAINTERS = 4
+"""Networks held in memory, of different options or queues."""
+
+PLAYED = {".mp4": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+"""Suffixes that browsers play."""
+
+
+class Page:
+    """The page of one server.
+
+    Args:
+        workspaces: who is on it.
+        make_inpainter: gives who fills, for ``weights``, ``precision`` and ``propagate``.
+        filling: the queue of whole videos.
+        looking: the queue of everything short: reading, following, trying some frames.
+        weights: a choice beside the shipped ones, and the first.
+    """
+
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        make_inpainter: Callable[..., Inpainter],
+        filling: Jobs,
+        looking: Jobs,
+        weights: str | None = None,
+    ) -> None:
+        self.workspaces = workspaces
+        self._make_inpainter = make_inpainter
+        self._filling, self._looking = filling, looking
+        self._inpainters: dict[tuple[Any, ...], Inpainter] = {}
+        self._making = threading.Lock()
+        self._pages: dict[str, str] = {}  # Gradio's session to token
+        self.blocks = self._build(weights)
+
+    # --- what is on it
+
+    def _build(self, weights: str | None) -> gr.Blocks:
+        with gr.Blocks(title="vinpaint", analytics_enabled=False) as blocks:
+            self.token = gr.Textbox(visible=False)
+            gr.Markdown(
+                "# vinpaint\nFills what you paint over: a passer-by, a logo, a scratch. Drop a video, paint over what "
+                "should go, press **Fill the video**."
+            )
+            self.status = _markup(_say("Drop a video to begin."), elem_id="status")
+            with gr.Row():
+                with gr.Column(scale=3):
+                    self.upload = gr.File(
+                        label="1. Drop a video", elem_id="upload", height=120, visible=False
+                    )
+                    self.about = gr.Markdown(elem_id="about")
+                    self.editor = gr.ImageEditor(
+                        label="2. Paint over what should go",
+                        elem_id="editor",
+                        sources=(),
+                        transforms=(),
+                        layers=False,
+                        brush=gr.Brush(default_size=24, colors=["#00e0ff"], color_mode="fixed"),
+                        eraser=gr.Eraser(default_size=24),
+                        format="png",
+                        visible=False,
+                    )
+                    self.frame = gr.Slider(
+                        0, 1, step=1, label="Frame", elem_id="frame", visible=False
+                    )
+                with gr.Column(scale=2):
+                    with gr.Group(visible=False) as self.hole:
+                        self.how = gr.Radio(
+                            HOW, value="always", label="What I painted is a hole", elem_id="how"
+                        )
+                        self.when = gr.Textbox(
+                            label="From - to",
+                            placeholder="10-20 (frames) or 1.5s-3s",
+                            elem_id="when",
+                            visible=False,
+                        )
+                        self.box = gr.Checkbox(
+                            label="As boxes around what I painted", elem_id="as-box"
+                        )
+                        with gr.Row():
+                            self.add = gr.Button("Add to the hole", elem_id="add")
+                            self.logo = gr.Button("Find a logo", elem_id="logo")
+                        self.parts = gr.CheckboxGroup(
+                            label="The hole", visible=False, elem_id="parts"
+                        )
+                        with gr.Accordion("More ways to give the hole", open=False):
+                            with gr.Row():
+                                self.box_text = gr.Textbox(
+                                    label="--box",
+                                    placeholder="x,y,width,height or x,y,w,h@10-20",
+                                    elem_id="box-text",
+                                )
+                                self.add_box = gr.Button("Add the box", elem_id="add-box")
+                            self.mask_file = gr.File(
+                                label="A mask (picture or video, white = fill), boxes (CSV), or subtitles (SRT, VTT, ASS)",
+                                elem_id="mask-file",
+                                height=110,
+                            )
+                    with gr.Accordion(
+                        "Options", open=False, visible=False, elem_id="options"
+                    ) as self.settings:
+                        self.suffix = gr.Dropdown(
+                            ["as the input", *CONTAINERS],
+                            value="as the input",
+                            label="--output",
+                            info="kind of file",
+                        )
+                        self.preview = gr.Checkbox(
+                            label="--preview", info="also write a contact sheet"
+                        )
+                        self.compare = gr.Checkbox(
+                            label="--compare",
+                            info="also write a video, input and output side by side",
+                        )
+                        self.options = Options(weights)
+                    with gr.Row():
+                        self.try_button = gr.Button("Try some frames", visible=False, elem_id="try")
+                        self.fill_button = gr.Button(
+                            "Fill the video", variant="primary", visible=False, elem_id="fill"
+                        )
+                        self.cancel_button = gr.Button(
+                            "Cancel", variant="stop", visible=False, elem_id="cancel"
+                        )
+            with gr.Column(visible=False, elem_id="result") as self.result:
+                self.slider = gr.ImageSlider(
+                    label="Before and after", elem_id="before-after", max_height=540, format="png"
+                )
+                self.moment = gr.Slider(0, 1, step=1, label="Frame of the result", elem_id="moment")
+                self.video = _markup(elem_id="filled-video", visible=False)
+                self.download = gr.DownloadButton(
+                    "Download the video", variant="primary", elem_id="download"
+                )
+                self.files = gr.File(
+                    label="More files", visible=False, elem_id="files", interactive=False
+                )
+                self.command = gr.Textbox(
+                    label="The same on the command line",
+                    buttons=["copy"],
+                    interactive=False,
+                    elem_id="command",
+                )
+            self._wire(blocks)
+        return blocks
+
+    def _wire(self, blocks: gr.Blocks) -> None:
+        every: list[Any] = [
+            self.token, self.status, self.upload, self.about, self.editor, self.frame, self.hole, self.when, self.parts,
+            self.box_text, self.mask_file, self.settings, self.try_button, self.fill_button, self.cancel_button,
+            self.result, self.slider, self.moment, self.video, self.download, self.files, self.command,
+        ]  # fmt: skip
+        painted = [self.token, self.editor, self.frame, self.how, self.when, self.box]
+        settings = [self.suffix, self.preview, self.compare, *self.options.controls]
+
+        def on(
+            event: Any, does: Callable[..., Any], inputs: list[Any], name: str | None = None
+        ) -> Any:
+            return event(
+                self._guarded(does),
+                inputs,
+                every,
+                api_name=name or does.__name__.lstrip("_"),
+                show_progress="hidden",
+            )
+
+        def works(event: Any, does: Callable[..., Any], inputs: list[Any]) -> None:
+            """An event that starts a job: it is watched, and then everything is shown anew."""
+            started = on(event, does, inputs)
+            watched = started.then(
+                self._watch,
+                [self.token],
+                [self.status, self.cancel_button],
+                show_progress="hidden",
+                api_visibility="private",
+            )
+            on(
+                watched.then,
+                self._show,
+                [self.token, self.frame],
+                f"{does.__name__.lstrip('_')}_shown",
+            )
+
+        arrived = blocks.load(
+            self._guarded(self._arrive),
+            [self.token],
+            every,
+            js=FIND_TOKEN,
+            show_progress="hidden",
+            api_name="arrive",
+        )
+        arrived.then(None, [self.token], js=KEEP_TOKEN)
+        watched = arrived.then(
+            self._watch,
+            [self.token],
+            [self.status, self.cancel_button],
+            show_progress="hidden",
+            api_name="watch",
+        )
+        on(watched.then, self._show, [self.token, self.frame], "show")
+        blocks.unload(self._leave)
+        gr.Timer(20).tick(
+            self._alive, [self.token], show_progress="hidden", api_visibility="private", queue=False
+        )
+
+        works(
+            self.upload.upload,
+            self._load,
+            [self.token, self.upload, self.options.control("allow_truncated")],
+        )
+        on(self.frame.release, self._go, painted)
+        on(self.how.change, self._chose_how, [self.how])
+        works(self.add.click, self._add, painted)
+        works(self.logo.click, self._find_logo, painted)
+        works(self.add_box.click, self._add_box, [*painted, self.box_text])
+        works(self.mask_file.upload, self._add_file, [*painted, self.mask_file])
+        on(self.parts.input, self._choose, [*painted, self.parts])
+        works(self.try_button.click, self._try, [*painted, *settings])
+        works(self.fill_button.click, self._fill, [*painted, *settings])
+        on(self.cancel_button.click, self._cancel, [self.token])
+        on(self.moment.release, self._compare, [self.token, self.moment])
+
+    # --- coming and going
+
+    def _arrive(self, token: str, request: gr.Request) -> Updates:
+        workspace = self.workspaces.open(token)
+        self._pages[request.session_hash or ""] = workspace.token
+        return {
+            self.token: workspace.token,
+            self.upload: gr.update(visible=True),
+            **self._everything(workspace, 0),
+        }
+
+    def _leave(self, request: gr.Request) -> None:
+        self.workspaces.close_page(self._pages.pop(request.session_hash or "", ""))
+
+    def _alive(self, token: str) -> None:
+        with suppress(InputError):  # the next thing the visitor does says so
+            self.workspaces.get(token)
+
+    # --- events that answer at once
+
+    def _chose_how(self, how: str) -> Updates:
+        return {self.when: gr.update(visible=how == "span")}
+
+    def _go(self, *painted: Any) -> Updates:
+        workspace = self._take_paint(*painted)
+        return self._everything(workspace, int(painted[2]))
+
+    def _choose(self, *given: Any) -> Updates:
+        *painted, chosen = given
+        workspace = self._take_paint(*painted)
+        project = workspace.project
+        project.left_out = {part.label for part in project.parts if part.label not in chosen}
+        return self._everything(workspace, int(painted[2]))
+
+    def _cancel(self, token: str) -> Updates:
+        self.workspaces.get(token).cancel()
+        return {self.status: _say("Cancelling …")}
+
+    def _compare(self, token: str, moment: float) -> Updates:
+        return {self.slider: _pair(self.workspaces.get(token).project, int(moment))}
+
+    # --- events that start a job
+
+    def _load(self, token: str, upload: str | None, allow_truncated: bool) -> Updates:
+        workspace = self.workspaces.get(token)
+        if upload is None:
+            raise InputError("Nothing was uploaded: drop a video file.")
+        workspace.start(
+            self._looking,
+            lambda told: workspace.project.load(
+                Path(upload), told, allow_truncated=allow_truncated
+            ),
+        )
+        return {self.upload: None, self.result: gr.update(visible=False)}
+
+    def _add(self, *painted: Any) -> Updates:
+        workspace = self._take_paint(*painted, must=True)
+        workspace.start(self._looking, workspace.project.follow)
+        return {self.status: _say(BEGINNING)}
+
+    def _find_logo(self, *painted: Any) -> Updates:
+        workspace = self._take_paint(*painted)
+        workspace.start(self._looking, workspace.project.find_logo)
+        return {self.status: _say(BEGINNING)}
+
+    def _add_box(self, *given: Any) -> Updates:
+        *painted, text = given
+        workspace = self._take_paint(*painted)
+        workspace.project.add_box(text)
+        workspace.start(self._looking, workspace.project.follow)
+        return {self.status: _say(BEGINNING), self.box_text: ""}
+
+    def _add_file(self, *given: Any) -> Updates:
+        *painted, upload = given
+        workspace = self._take_paint(*painted)
+        workspace.start(self._looking, lambda told: workspace.project.add_file(Path(upload), told))
+        return {self.status: _say(BEGINNING), self.mask_file: None}
+
+    def _try(self, *given: Any) -> Updates:
+        workspace = self._take_paint(*given[:6])
+        index, (_, _, _, *values) = int(given[2]), given[6:]
+        options, inpainter = self._settings("looking", values)
+        workspace.start(
+            self._looking,
+            lambda told: workspace.project.try_frames(index, inpainter(told), told, options),
+        )
+        return {self.status: _say(BEGINNING)}
+
+    def _fill(self, *given: Any) -> Updates:
+        workspace = self._take_paint(*given[:6])
+        suffix, preview, compare, *values = given[6:]
+        flags = self.options.flags(values)
+        options, inpainter = self._settings("filling", values)
+        chosen = suffix if suffix in CONTAINERS else None
+        workspace.start(
+            self._filling,
+            lambda told: workspace.project.fill(
+                inpainter(told),
+                told,
+                options,
+                suffix=chosen,
+                preview=preview,
+                compare=compare,
+                flags=flags,
+            ),
+        )
+        return {self.status: _say(BEGINNING)}
+
+    def _settings(
+        self, queue: str, values: list[Any]
+    ) -> tuple[dict[str, Any], Callable[[Told], Inpainter]]:
+        """Options of :func:`vinpaint.inpaint_video`, and who fills, made when a job of the queue needs it."""
+        options = self.options.read(values)
+        networks = {name: options.pop(name) for name in ("weights", "precision", "propagate")}
+        key = (
+            queue,
+            *networks.values(),
+        )  # two queues work at a time, each with networks of its own
+
+        def inpainter(told: Told) -> Inpainter:
+            with self._making:
+                found = self._inpainters.pop(key, None)
+                if found is None:
+                    told("Loading the networks", 0, 0)
+                    found = self._make_inpainter(**networks)
+                self._inpainters[key] = found  # the last used last
+                for oldest in list(self._inpainters)[:-KEPT_INPAINTERS]:
+                    del self._inpainters[oldest]
+            return found
+
+        return options, inpainter
+
+    def _take_paint(
+        self,
+        token: str,
+        editor: dict[str, Any] | None,
+        index: float,
+        how: str,
+        when: str,
+        box: bool,
+        *,
+        must: bool = False,
+    ) -> Workspace:
+        """The workspace, with what was painted and not added yet added to its hole: paint is never lost."""
+        workspace = self.workspaces.get(token)
+        workspace.act()
+        painted = _paint(editor)
+        if painted is not None:
+            workspace.project.add_painted(painted, int(index), how=how, box=box, when=when)
+        elif must:
+            raise InputError(
+                "Nothing is painted on this frame: paint over what should go, then add it."
+            )
+        return workspace
+
+    # --- what is seen
+
+    async def _watch(self, token: str) -> AsyncIterator[Updates]:
+        """Show how far the job of a workspace is, until it has ended; nothing without one."""
+        try:
+            workspace = self.workspaces.get(token)
+        except InputError:
+            return
+        job = workspace.job
+        if job is None or workspace.told is job:
+            return
+        while job.active:
+            yield {self.status: self._progress(job), self.cancel_button: gr.update(visible=True)}
+            await asyncio.sleep(0.25)
+        workspace.told = job
+        yield {
+            self.status: _say(*ended(job, workspace.project)),
+            self.cancel_button: gr.update(visible=False),
+        }
+
+    def _progress(self, job: Job) -> str:
+        if job.state == "waiting":
+            return _say(waiting(max(self._filling.ahead(job), self._looking.ahead(job))))
+        return _say(running(job), share=job.done / job.total if job.total else None)
+
+    def _show(self, token: str, index: float) -> Updates:
+        return self._everything(self.workspaces.get(token), int(index))
+
+    def _everything(self, workspace: Workspace, index: int) -> Updates:
+        """Every control as the workspace has it; paint is cleared, for it has been added."""
+        project, frames = workspace.project, workspace.project.frames
+        there = gr.update(visible=frames is not None)
+        updates: Updates = {
+            self.hole: there,
+            self.settings: there,
+            self.try_button: there,
+            self.fill_button: there,
+            self.cancel_button: gr.update(
+                visible=workspace.job is not None and workspace.job.active
+            ),
+            self.result: gr.update(visible=project.tried is not None or project.filled is not None),
+        }
+        if frames is None:
+            return {
+                **updates,
+                self.about: "",
+                self.editor: gr.update(visible=False),
+                self.frame: gr.update(visible=False),
+            }
+        last = len(frames) - 1
+        index = max(0, min(index, last))
+        labels = [part.label for part in project.parts]
+        updates |= {
+            self.about: f"**{html.escape(project.about())}**",
+            self.editor: gr.update(
+                value={"background": project.shown(index), "layers": [], "composite": None},
+                canvas_size=frames.size,
+                visible=True,
+            ),
+            self.frame: gr.update(maximum=last, value=index, visible=True),
+            self.parts: gr.update(
+                choices=labels, value=[part.label for part in project.chosen], visible=bool(labels)
+            ),
+        }
+        return {**updates, **self._result(project)}
+
+    def _result(self, project: Project) -> Updates:
+        tried, filled = project.tried, project.filled
+        shown = gr.update(visible=filled is not None)
+        if filled is not None:
+            path = filled.files[VIDEO]
+            kind = PLAYED.get(path.suffix)
+            moment = gr.update(minimum=0, maximum=len(filled.frames) - 1, value=filled.first)
+            source = f"gradio_api/file={quote(str(path))}"
+            return {
+                self.slider: _pair(project, filled.first),
+                self.moment: moment,
+                self.video: gr.update(
+                    value=f'<video controls preload="metadata" src="{source}"></video>',
+                    visible=kind is not None,
+                ),
+                self.download: gr.update(value=str(path), visible=True),
+                self.files: gr.update(
+                    value=[str(file) for name, file in filled.files.items() if name != VIDEO]
+                    or None,
+                    visible=len(filled.files) > 1,
+                ),
+                self.command: gr.update(value=filled.command, visible=True),
+            }
+        if tried is not None:
+            last = tried.first + len(tried.before) - 1
+            middle = (tried.first + last) // 2
+            return {
+                self.slider: _pair(project, middle),
+                self.moment: gr.update(minimum=tried.first, maximum=last, value=middle),
+                self.video: shown,
+                self.download: shown,
+                self.files: shown,
+                self.command: shown,
+            }
+        return {}
+
+    # --- what goes wrong
+
+    def _guarded(self, does: Callable[..., Updates]) -> Callable[..., Updates]:
+        """The same, with a sentence in place of an exception."""
+
+        @functools.wraps(does)
+        def guarded(*given: Any) -> Updates:
+            try:
+                return does(*given)
+            except Exception as error:  # noqa: BLE001 - the page goes on
+                return {self.status: _say(explain(error), "bad")}
+
+        return guarded
+
+
+def _markup(value: str = "", **given: Any) -> gr.Markdown:
+    """HTML of our own. (Gradio's HTML component is emptied by every event that leaves it as it is.)"""
+    return gr.Markdown(value, sanitize_html=False, latex_delimiters=[], **given)
+
+
+def _paint(editor: dict[str, Any] | None) -> np.ndarray | None:
+    """Where an editor's layers were painted on, (h, w) bool; ``None`` if nowhere."""
+    painted = [layer[..., 3] > 0 for layer in (editor or {}).get("layers", []) if layer.ndim == 3]
+    union = np.logical_or.reduce(painted) if painted else np.zeros((1, 1), np.bool_)
+    return union if union.any() else None
+
+
+def _pair(project: Project, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """A frame before and after, of the whole result or of what was tried."""
+    if project.filled is not None and project.frames is not None:
+        index = max(0, min(index, len(project.filled.frames) - 1))
+        return project.frames.at(index), project.filled.frames.at(index)
+    if project.tried is not None:
+        position = max(0, min(index - project.tried.first, len(project.tried.before) - 1))
+        return project.tried.before[position], project.tried.after[position]
+    return None
+
+
+def _say(text: str, mood: Mood = "", share: float | None = None) -> str:
+    """A line of the status, with a bar for what is done of it."""
+    bar = ""
+    if share is not None:
+        bar = f'<div class="bar" style="width:{100 * min(1.0, share):.1f}%"></div>'
+    return f'<div class="vp {mood}" role="status" aria-live="polite">{html.escape(text)}{bar}</div>'

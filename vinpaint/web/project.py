@@ -1,0 +1,537 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one visitor works on: a clip, its hole, what was filled. Knows nothing of the page."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vinpaint.errors import InputError
+from vinpaint.files import Report, inpaint_video
+from vinpaint.inpainting import Inpainter
+from vinpaint.masking import MaskSources, make_mask
+from vinpaint.masking.making import open_sources
+from vinpaint.video.images import EXTENSIONS, eight_bit, write_png
+from vinpaint.video.masks import Stamp, open_mask, parse_box, parse_span
+from vinpaint.video.preview import marked
+from vinpaint.video.reader import Clip, open_clip
+from vinpaint.web.frames import FrameStore
+from vinpaint.web.jobs import Told
+
+Kind = Literal["box", "paint", "follow", "mask", "boxes", "subtitles"]
+Picture = NDArray[np.uint8]
+
+TRIED_FRAMES = 16
+"""Frames that are filled for a first look, around the one that is shown."""
+
+VIDEO = "Filled video"
+"""What a filled clip's first file is called."""
+
+CONTAINERS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+"""What is written under the input's own suffix; anything else becomes .mp4."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may bring.
+
+    Attributes:
+        frames: of a clip.
+        pixels: of a frame.
+    """
+
+    frames: int = 7500
+    pixels: int = 4096 * 2304
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the hole.
+
+    Attributes:
+        kind: the option of ``vinpaint mask`` that it is.
+        value: what that option takes.
+        label: what the page calls it.
+    """
+
+    kind: Kind
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A clip that was filled.
+
+    Attributes:
+        files: by what they are, the video first.
+        frames: of the video, to look at.
+        first: the first of them with a hole.
+        report: how long it took.
+        command: that does the same.
+    """
+
+    files: Mapping[str, Path]
+    frames: FrameStore
+    first: int
+    report: Report
+    command: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Some frames that were filled for a first look: the first one's number, then before and after."""
+
+    first: int
+    before: list[Picture]
+    after: list[Picture]
+
+
+class Project:
+    """A clip and its hole, in a folder of its own.
+
+    Args:
+        folder: for all files; made, and emptied for another clip.
+        limits: of the clip.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.folder = folder
+        self.limits = limits
+        self._made = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        """Forget the clip and all that belongs to it, files and all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(mode=0o700)
+        self.clip: Clip | None = None
+        self.frames: FrameStore | None = None
+        self.parts: list[Part] = []
+        self.left_out: set[str] = set()
+        self.filled: Filled | None = None
+        self.tried: Tried | None = None
+        self._stores: dict[tuple[str, ...], FrameStore] = {}
+        self._followed: dict[tuple[str, ...], Path] = {}
+        self._masks: dict[tuple[str, ...], Path] = {}
+
+    # --- the clip
+
+    def load(self, upload: Path, told: Told, *, allow_truncated: bool = False) -> None:
+        """Take an uploaded file as the clip, in place of an earlier one and its hole.
+
+        Raises:
+            InputError: it is no video, or more than the limits allow.
+        """
+        self._clear()
+        try:
+            path = self.keep(upload)
+            clip = open_clip(path, allow_truncated=allow_truncated, argument="video")
+            self._check(clip.info.width * clip.info.height, clip.info.frame_count or 0)
+
+            def counted(what: str, done: int, total: int) -> None:
+                self._check(0, done)
+                told(what, done, total)
+
+            frames = FrameStore(self.new_file("frames", ".jpg"), clip, counted, "Reading")
+        except BaseException:
+            self._clear()
+            raise
+        self.clip, self.frames = clip, frames
+
+    def _check(self, pixels: int, frames: int) -> None:
+        if frames > self.limits.frames:
+            raise InputError(
+                f"This video is too long: at most {self.limits.frames:,} frames are taken here. Cut it into pieces, "
+                "or use `vinpaint inpaint` on the command line, which takes any length."
+            )
+        if pixels > self.limits.pixels:
+            raise InputError(
+                f"The frames of this video are too large: at most {self.limits.pixels / 1e6:.1f} million pixels are "
+                "taken here. Make it smaller, or use `vinpaint inpaint` on the command line."
+            )
+
+    def keep(self, upload: Path) -> Path:
+        """Bring an uploaded file into the folder, under its own name."""
+        path = self.folder / upload.name
+        if path.exists():
+            path = self.new_file(upload.stem, upload.suffix)
+        os.link(upload, path)  # no second copy: one file system
+        return path
+
+    def new_file(self, stem: str, suffix: str) -> Path:
+        """A path in the folder that has not been given before."""
+        self._made += 1
+        return self.folder / f"{stem}-{self._made}{suffix}"
+
+    def need_clip(self) -> tuple[Clip, FrameStore]:
+        """The clip and its frames.
+
+        Raises:
+            InputError: there is none yet.
+        """
+        if self.clip is None or self.frames is None:
+            raise InputError("There is no video yet: drop one on the page first.")
+        return self.clip, self.frames
+
+    def about(self) -> str:
+        """The clip in a line."""
+        clip, frames = self.need_clip()
+        info = clip.info
+        return (
+            f"{info.path.name}: {info.width} x {info.height}, {len(frames):,} frames, {float(info.rate):.5g} frames/s, "
+            f"{frames.times[-1] + 1 / info.rate:.1f} s"
+        )
+
+    # --- the hole
+
+    @property
+    def chosen(self) -> list[Part]:
+        """The parts that count: all whose label is not in ``left_out``."""
+        return [part for part in self.parts if part.label not in self.left_out]
+
+    def add_painted(
+        self, painted: Picture, index: int, *, how: str, box: bool, when: str
+    ) -> Part | None:
+        """Add what was painted on a frame.
+
+        Args:
+            painted: (h, w), nonzero where; of any size.
+            index: the frame.
+            how: ``"always"``, ``"span"``: in the frames of ``when`` only, or ``"follow"``.
+            box: take the box around each patch of paint for it.
+            when: START-END, as ``--paint`` takes it.
+
+        Returns:
+            What was added last; ``None`` if nothing was painted.
+
+        Raises:
+            InputError: a span that is malformed or past the end.
+        """
+        clip, _ = self.need_clip()
+        if not painted.any():
+            return None
+        size = (clip.info.width, clip.info.height)
+        mask = cv2.resize(
+            (painted > 0).astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR
+        )
+        mask = np.where(mask >= 128, np.uint8(255), np.uint8(0))
+        stretch = ""
+        if how == "span":
+            stretch = f"@{when.strip()}"
+            self._check_span(when)
+        if box:
+            mask, texts = _boxes(mask)
+            if how != "follow":
+                return [self.add_box(text + stretch) for text in texts][-1]
+        path = self.new_file("painted", ".png")
+        write_png(path, mask)
+        count = 1 + sum(part.kind in ("paint", "follow") for part in self.parts)
+        if how == "follow":
+            part = Part("follow", f"{path}@{index}", f"{count}: followed from frame {index}")
+        else:
+            times = f", {when.strip()}" if stretch else ", whole video"
+            part = Part("paint", f"{path}{stretch}", f"{count}: painted on frame {index}{times}")
+        self.parts.append(part)
+        return part
+
+    def add_box(self, text: str) -> Part:
+        """Add a box, as ``--box`` takes it.
+
+        Raises:
+            InputError: it is malformed, not wholly inside the frame, or past the end.
+        """
+        clip, _ = self.need_clip()
+        box = parse_box(text)
+        box.check_inside(clip.info.width, clip.info.height)
+        if "@" in text:
+            self._check_span(text.partition("@")[2])
+        part = Part("box", text, f"box {text}")
+        if part not in self.parts:
+            self.parts.append(part)
+        return part
+
+    def add_file(self, upload: Path, told: Told) -> Part:
+        """Add a mask (a picture or a video), boxes (CSV) or the times of subtitles, by the file's suffix.
+
+        Raises:
+            InputError: the file cannot be read as what it is, or does not fit the clip.
+        """
+        clip, _ = self.need_clip()
+        path = self.keep(upload)
+        suffix = path.suffix.lower()
+        kind: Kind = "mask"
+        if suffix == ".csv":
+            kind = "boxes"
+        elif suffix in (".srt", ".vtt", ".ass", ".ssa"):
+            kind = "subtitles"
+        part = Part(kind, str(path), f"{path.name}")
+        try:
+            if kind == "mask" and suffix not in EXTENSIONS:
+                open_mask(path, clip)
+                self._store((str(path),), path, told)
+            else:
+                open_sources(_sources([part]), clip)
+        except BaseException:
+            path.unlink()
+            raise
+        self.parts = [old for old in self.parts if kind == "mask" or old.kind != kind] + [part]
+        return part
+
+    def find_logo(self, told: Told) -> Part:
+        """Look for a logo and add it as if painted.
+
+        Raises:
+            InputError: none was found.
+        """
+        clip, _ = self.need_clip()
+        path = self.new_file("logo", ".png")
+        make_mask(
+            clip.info.path,
+            path,
+            MaskSources(logo=True),
+            progress=_named(told, {"logo": "Looking for a logo"}),
+        )
+        part = Part("paint", str(path), "logo that was found")
+        self.parts = [old for old in self.parts if old.label != part.label] + [part]
+        return part
+
+    def follow(self, told: Told) -> None:
+        """Have what is to be followed at hand, as :meth:`hole_at` and :meth:`fill` want it."""
+        clip, _ = self.need_clip()
+        key = _followed_key(self.chosen)
+        if not key or key in self._followed:
+            return
+        path = self.new_file("followed", ".mkv")
+        names = {"frames": "Reading", "follow": "Following", "mask": "Drawing the hole"}
+        make_mask(clip.info.path, path, MaskSources(follow=key), progress=_named(told, names))
+        self._store(key, path, told)
+        self._followed[key] = path
+
+    def _store(self, key: tuple[str, ...], path: Path, told: Told) -> None:
+        store = FrameStore(
+            self.new_file("mask", ".jpg"),
+            open_clip(path, argument="mask"),
+            told,
+            "Reading the mask",
+        )
+        _, frames = self.need_clip()
+        if len(store) != len(frames):
+            raise InputError(
+                f"The mask has {len(store)} frames, but the video has {len(frames)}; expected one a frame."
+            )
+        self._stores[key] = store
+
+    def _check_span(self, text: str) -> None:
+        _, frames = self.need_clip()
+        span = parse_span(text.strip(), argument="frames")
+        if not any(span.covers(Stamp(index, time)) for index, time in enumerate(frames.times)):
+            raise InputError(
+                f"{text} is past the end: the video has {len(frames)} frames (0 to {len(frames) - 1}), "
+                f"{frames.times[-1]:.2f} s."
+            )
+
+    def hole_at(self, index: int) -> NDArray[np.bool_]:
+        """The hole of a frame at the size it is shown in, (h, w); what has not been followed yet is not in it."""
+        clip, frames = self.need_clip()
+        parts = self.chosen
+        stored = [_followed_key(parts)] + [
+            (part.value,) for part in parts if (part.value,) in self._stores
+        ]
+        hole = np.zeros(frames.size[::-1], np.bool_)
+        for key in stored:
+            if key in self._stores:
+                hole |= self._stores[key].at(index)[..., 0] >= 128
+        given = [
+            part for part in parts if part.kind != "follow" and (part.value,) not in self._stores
+        ]
+        for grays in open_sources(_sources(given), clip):
+            gray = grays.at(Stamp(index, frames.times[index]))
+            if gray is not None:
+                hole |= cv2.resize(gray, frames.size, interpolation=cv2.INTER_AREA) >= 128
+        return hole
+
+    def shown(self, index: int) -> Picture:
+        """A frame with its hole marked, uint8 (h, w, 3)."""
+        _, frames = self.need_clip()
+        hole = self.hole_at(index)
+        return marked(frames.at(index), hole) if hole.any() else frames.at(index)
+
+    # --- what is done with both
+
+    def try_frames(
+        self,
+        index: int,
+        inpainter: Inpainter,
+        told: Told,
+        options: Mapping[str, Any],
+    ) -> Tried:
+        """Fill some frames around one, for a first look. Raises what :meth:`fill` raises."""
+        clip, frames = self.need_clip()
+        given = {name: options[name] for name in ("dilate", "invert", "feather")}
+        masks = open_mask(self._mask(told), clip, resize=options["mask_resize"], **given)
+        first = max(0, min(index - TRIED_FRAMES // 2, len(frames) - TRIED_FRAMES))
+        stop = min(len(frames), first + TRIED_FRAMES)
+        pairs = []
+        for frame, hole in islice(masks.pair(clip.frames()), stop):
+            told("Going there", frame.index, first)
+            if frame.index >= first:
+                pairs.append((eight_bit(frame.rgb), hole))
+        told("Filling some frames", 0, 0)
+        if not any(hole.any() for _, hole in pairs):
+            raise InputError(
+                f"There is no hole in frames {first} to {stop - 1}: go to a frame that has one, or draw one here."
+            )
+        before = np.stack([picture for picture, _ in pairs])
+        after = inpainter(before, np.stack([hole for _, hole in pairs]))
+        self.tried = Tried(first, _small(before, frames.size), _small(after, frames.size))
+        return self.tried
+
+    def fill(
+        self,
+        inpainter: Inpainter,
+        told: Told,
+        options: Mapping[str, Any],
+        *,
+        suffix: str | None = None,
+        preview: bool = False,
+        compare: bool = False,
+        flags: Sequence[str] = (),
+    ) -> Filled:
+        """Fill the clip; files of an earlier fill are removed.
+
+        Args:
+            inpainter: who fills.
+            told: hears how far it is.
+            options: of :func:`vinpaint.inpaint_video`, but for those below.
+            suffix: of the file; ``None``: the input's.
+            preview: also write a contact sheet.
+            compare: also write input and output side by side.
+            flags: the options as the command line takes them, for ``Filled.command``.
+
+        Raises:
+            InputError: no clip, no hole, or what :func:`vinpaint.inpaint_video` refuses.
+            OSError: the disk is full.
+        """
+        clip, _ = self.need_clip()
+        source = clip.info.path
+        own = source.suffix.lower() if source.suffix.lower() in CONTAINERS else ".mp4"
+        mask = self._mask(told)
+        if self.filled is not None:
+            shutil.rmtree(self.filled.files[VIDEO].parent)
+            self.filled = None
+        folder = self.new_file("filled", "")
+        folder.mkdir()
+        files = {VIDEO: folder / f"{source.stem}-filled{suffix or own}"}
+        if preview:
+            files["Contact sheet"] = folder / f"{source.stem}-preview.png"
+        if compare:
+            files["Side by side"] = folder / f"{source.stem}-compare.mp4"
+        boxes = mask if isinstance(mask, list) else []
+        try:
+            report = inpaint_video(
+                source,
+                files[VIDEO],
+                mask=None if isinstance(mask, list) else mask,
+                boxes=boxes,
+                inpainter=inpainter,
+                preview=files.get("Contact sheet"),
+                compare=files.get("Side by side"),
+                progress=lambda done, total: told(
+                    "Filling" if done else "Looking for cuts", done, total
+                ),
+                **options,
+            )
+            filled = open_clip(files[VIDEO])
+            frames = FrameStore(folder / "frames", filled, told, "Reading the result")
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        hole = [f"--box={text}" for text in boxes]
+        if not isinstance(mask, list):
+            files["Mask"] = mask
+            hole = ["--mask", mask.name]
+        command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
+        holes = (index for index in range(len(frames)) if self.hole_at(index).any())
+        self.filled = Filled(files, frames, next(holes, 0), report, shlex.join(command))
+        return self.filled
+
+    def _mask(self, told: Told) -> list[str] | Path:
+        """The hole as :func:`vinpaint.inpaint_video` takes it: boxes, a picture or a video."""
+        clip, _ = self.need_clip()
+        parts = self.chosen
+        if not parts:
+            raise InputError(
+                "There is no hole yet: paint over what should go, or give a box, then try again."
+            )
+        self.follow(told)
+        kinds = {part.kind for part in parts}
+        if kinds == {"box"}:
+            return [part.value for part in parts]
+        if len(parts) == 1 and kinds <= {"mask", "paint"} and Path(parts[0].value).exists():
+            return Path(parts[0].value)
+        followed = self._followed.get(_followed_key(parts))
+        if followed is not None and kinds == {"follow"}:
+            return followed
+        key = tuple(part.value for part in parts)
+        if key not in self._masks:
+            sources = _sources([part for part in parts if part.kind != "follow"])
+            if followed is not None:
+                sources = replace(sources, mask=[*sources.mask, followed])
+            path = self.new_file("mask", ".mkv")
+            make_mask(
+                clip.info.path, path, sources, progress=_named(told, {"mask": "Drawing the hole"})
+            )
+            self._masks[key] = path
+        return self._masks[key]
+
+
+def _followed_key(parts: Sequence[Part]) -> tuple[str, ...]:
+    return tuple(part.value for part in parts if part.kind == "follow")
+
+
+def _sources(parts: Sequence[Part]) -> MaskSources:
+    """Parts that are not followed, as :func:`vinpaint.masking.make_mask` takes them."""
+
+    def values(kind: Kind) -> list[str]:
+        return [part.value for part in parts if part.kind == kind]
+
+    return MaskSources(
+        boxes=values("box"),
+        boxes_file=next(iter(values("boxes")), None),
+        subtitles=next(iter(values("subtitles")), None),
+        mask=values("mask"),
+        paint=values("paint"),
+    )
+
+
+def _boxes(mask: Picture) -> tuple[Picture, list[str]]:
+    """The box around each patch of a mask (H, W): drawn, and as ``--box`` takes it."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    drawn = np.zeros_like(mask)
+    texts = []
+    for x, y, width, height, _ in stats[1:count].tolist():
+        drawn[y : y + height, x : x + width] = 255
+        texts.append(f"{x},{y},{width},{height}")
+    return drawn, texts
+
+
+def _named(told: Told, names: Mapping[str, str]) -> Told:
+    """Steps of making a mask under the names that visitors read."""
+    return lambda what, done, total: told(names.get(what, what), done, total)
+
+
+def _small(pictures: Picture, size: tuple[int, int]) -> list[Picture]:
+    return [
+        np.asarray(cv2.resize(p, size, interpolation=cv2.INTER_AREA), np.uint8) for p in pictures
+    ]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page says of jobs and of what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Literal
+
+from vinpaint.errors import InputError
+from vinpaint.web.jobs import Job
+from vinpaint.web.project import Filled, Part, Project, Tried
+
+Mood = Literal["", "good", "bad"]
+
+BEGINNING = "Beginning …"
+
+logger = logging.getLogger(__name__)
+
+
+def waiting(ahead: int) -> str:
+    """Of a job that so many are done before."""
+    return f"Waiting: {ahead} before you" if ahead else BEGINNING
+
+
+def running(job: Job) -> str:
+    """Of a job that runs."""
+    if not job.phase:
+        return BEGINNING
+    counted = (
+        f" {job.done:,} of {job.total:,}" if job.total else f" {job.done:,}" if job.done else ""
+    )
+    left = job.seconds_left()
+    return f"{job.phase}{counted}" + ("" if left is None else f", about {duration(left)} left")
+
+
+def ended(job: Job, project: Project) -> tuple[str, Mood]:
+    """Of a job that has ended."""
+    if job.state == "cancelled":
+        return "Cancelled; nothing half-written was left.", ""
+    if job.error is not None:
+        return explain(job.error), "bad"
+    if isinstance(job.result, Filled):
+        report = job.result.report
+        rate = report.frames / report.seconds
+        empty = "" if report.hole_frames else " No frame had a hole, so nothing was changed."
+        took = f"{report.frames:,} frames in {duration(report.seconds)} ({rate:.1f} frames/s)"
+        return f"Done: {took}.{empty} The result is below.", "good"
+    if isinstance(job.result, Tried):
+        return (
+            "A first look is below: frames around the one shown above. If it is good, fill the video.",
+            "good",
+        )
+    if isinstance(job.result, Part):
+        return f"Added to the hole: {job.result.label}.", "good"
+    if project.chosen:
+        return "The hole is marked in the picture. Try some frames, or fill the video.", "good"
+    return "Now paint over what should go. The slider under the picture shows other frames.", "good"
+
+
+def explain(error: Exception) -> str:
+    """A sentence that says what to do; what is nobody's input goes to the server's log too."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The server's disk is full, so nothing was written. Try a shorter video, or tell whoever runs this server."
+    logger.error("on the page", exc_info=error)
+    return f"That failed: {str(error) or type(error).__name__}. Reload the page and try again."
+
+
+def duration(seconds: float) -> str:
+    """Such as 34 s or 2 min 10 s."""
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"
