@@ -1,5 +1,5 @@
 # Commands for people who work on vinpaint. Users need none of them.
-.PHONY: install test benchmark lint format kernels predict gpu gpu-hopper gpu-tune gpu-train
+.PHONY: install test benchmark lint format docs docs-refresh kernels predict gpu gpu-hopper gpu-tune gpu-train
 
 PYTHON ?= python
 
@@ -22,6 +22,12 @@ format:           ## bring everything into the project's style
 	ruff check --fix .
 	ruff format .
 	git ls-files 'csrc/*' 'benchmarks/*' 'tests/*' | grep -E '\.(cpp|cu|h)$$' | xargs clang-format -i
+
+docs:             ## the documentation, into docs/site
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict -f docs/mkdocs.yml -d site
+
+docs-refresh:     ## what its pages contain of the code's own: options, drawings, plots, gallery, pictures of the page
+	cd /tmp && for tool in cli_page draw_kernels plots gallery screenshots; do $(PYTHON) $(CURDIR)/docs/tools/$$tool.py || exit 1; done
 
 # --- needs nvcc, no GPU
 

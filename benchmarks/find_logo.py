@@ -201,13 +201,14 @@ class Drawing:
         self, frames: list[Picture], times: list[float]
     ) -> tuple[list[Picture], npt.NDArray[np.bool_]]:
         """The frames with the logo, coded; and where it ever was, bool (H, W)."""
-        truth = np.zeros(frames[0].shape[:2], bool)
+        height, width = frames[0].shape[:2]
+        truth = np.zeros((height, width), bool)
         layers: dict[int, npt.NDArray[np.float32]] = {}
         drawn = []
         for frame, moment in zip(frames, times, strict=True):
             second = int(moment) if self.design == STAMP else 0
             if second not in layers:
-                layers = {second: self.layer((truth.shape[0], truth.shape[1]), second)}
+                layers = {second: self.layer((height, width), second)}
             layer = layers[second]
             alpha = layer[..., 3:]
             truth |= alpha[..., 0] > 0

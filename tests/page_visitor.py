@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page's server as its user starts it, and a visitor in a real browser."""
+"""The page's server as its user starts it; visitors in a real browser, and such that call it without one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ import pytest
 
 # Not from the source folder, where Python would find the sources.
 COMMAND = [sys.executable, "-c", "import sys; from vinpaint.cli import main; sys.exit(main())"]
-
-ENDED = re.compile(r"^(Done|Cancelled|A first look|That|There|Added|The hole|Now paint|.*:)")
 
 
 class Server:
@@ -66,6 +64,38 @@ def find_browser():
     if os.environ.get("VINPAINT_REQUIRE_BROWSER") == "1":
         pytest.fail("VINPAINT_REQUIRE_BROWSER=1, but there is no Chromium", pytrace=False)
     return pytest.skip("there is no Chromium")
+
+
+class Caller:
+    """A visitor who calls what the page calls."""
+
+    def __init__(self, address, **options):
+        from gradio_client import Client
+
+        self.client = Client(address, verbose=False, httpx_kwargs={"timeout": 120}, **options)
+        self.token = self.call("arrive", "")[0]
+
+    def call(self, name, *given, **named):
+        return self.client.predict(*given, **named, api_name=f"/{name}")
+
+    def works(self, name, *given, **named):
+        """Call what starts a job, and wait for its end; what the page then says."""
+        said = self.call(name, *given, **named)[1]
+        assert "bad" not in said, said
+        return self.call("watch", self.token)
+
+    def fill(self):
+        """Fill the video with the options as they are; what the page says at the end."""
+        options = {"param_17": None}  # --crf, the one control without a value of its own
+        return text_of(self.works("fill", *self.paint(), **options))
+
+    def paint(self):
+        """An editor on which nothing was painted, and what else goes with it."""
+        return [self.token, None, 0, "always", "", False]
+
+
+def text_of(said):
+    return re.sub("<[^>]*>", "", str(said))
 
 
 class Visitor:
@@ -148,9 +178,3 @@ class Visitor:
             self.press("download")
         download.value.save_as(path)
         return download.value.suggested_filename
-
-    def photograph(self, name):
-        """A screenshot, where VINPAINT_SCREENSHOTS says so."""
-        if folder := os.environ.get("VINPAINT_SCREENSHOTS"):
-            self.page.wait_for_timeout(700)
-            self.page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)

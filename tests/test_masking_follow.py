@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
 from vinpaint.masking.follow import follow
+from vinpaint.masking.follow_parts import parts_of
 
 SIZE = 96, 144  # height, width
 COUNT = 10
@@ -126,6 +127,32 @@ def test_nothing_is_followed_across_a_cut():
     found = follow(frames, painted, cuts=[10, 20])
     assert not any(mask.any() for mask in found[:10] + found[20:])
     assert_follows(found[10:20], truth)
+
+
+def test_two_objects_that_part():
+    frames, truth = clip(straight((30, 30), (0, 3)))
+    others, other_truth = clip(straight((90, 60), (4, -2)))
+    frames[other_truth], truth = others[other_truth], truth | other_truth
+    assert_follows(follow(frames, {0: truth[0].astype(np.uint8)}), truth)
+
+
+@pytest.mark.parametrize(
+    ("discs", "count"),
+    [
+        ([(20, 20, 10)], 1),
+        ([(20, 20, 10), (80, 60, 10)], 2),
+        ([(20, 20, 10), (43, 20, 10)], 1),  # near: pieces of one object
+        ([(20, 20, 10), (80, 60, 2)], 1),  # a speck
+        ([(20, 20, 10), (80, 20, 9), (20, 80, 8), (80, 80, 7)], 3),
+    ],
+)
+def test_what_lies_apart_is_told_apart(discs, count):
+    mask = np.zeros((100, 100), np.uint8)
+    for x, y, radius in discs:
+        cv2.circle(mask, (x, y), radius, 1, -1)
+    parts = parts_of(mask > 0)
+    assert len(parts) == count
+    np.testing.assert_array_equal(np.sum(parts, 0), mask)
 
 
 def test_an_object_that_leaves():

@@ -97,6 +97,16 @@ def test_a_time_stamp_wherever_it_had_a_digit():
     assert np.count_nonzero((mask > 0) & last_digit) >= 0.7 * np.count_nonzero(last_digit)
 
 
+def test_over_the_half_that_moves():
+    still = moving_clip(5)[0]
+    frames = moving_clip()
+    for frame in frames:
+        frame[:, : WIDTH // 2] = still[:, : WIDTH // 2]
+    assert not find_logo(frames).any()
+    layer = text_layer()
+    assert iou(find_logo(with_layer(frames, layer)), layer > 0) >= 0.7
+
+
 def test_gray_content():
     gray = [np.repeat(frame[..., 1:2], 3, axis=2) for frame in moving_clip(3)]
     assert not find_logo(gray).any()

@@ -4,34 +4,27 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
+from examples import blocks, check_command, run_python, vinpaint_commands
 
-from vinpaint.cli import _parser
 from vinpaint.pretrained import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("code", _blocks("python"))
+@pytest.mark.parametrize("code", blocks(README, "python"))
 def test_python_examples_run(code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    run_python(code, "README.md")
 
 
 def test_commands_parse() -> None:
-    lines = [line for block in _blocks("sh") for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("vinpaint ")]
+    commands = vinpaint_commands(README)
     assert len(commands) >= 6
     for command in commands:
-        words, *_ = command.split(" > ")
-        _parser().parse_args(shlex.split(words, comments=True)[1:])
+        check_command(command)
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:

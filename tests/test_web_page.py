@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a real browser, from the upload to the download, and what goes wrong on the way.
-
-With VINPAINT_SCREENSHOTS=FOLDER the shipped weights fill the shipped clip, and pictures of it go there.
-"""
+"""The page in a real browser, from the upload to the download, and what goes wrong on the way."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-from importlib import resources
 from pathlib import Path
 
 import media
@@ -24,8 +19,6 @@ from vinpaint.video.reader import open_clip
 pytest.importorskip("gradio", reason="the extra web is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-WALKER = Path(str(resources.files("vinpaint") / "assets" / "demo" / "walker.mp4"))
-PICTURES = "VINPAINT_SCREENSHOTS" in os.environ
 STROKE = [(0.40, 0.40), (0.60, 0.40), (0.60, 0.60), (0.40, 0.60)]
 
 
@@ -48,9 +41,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, weights):
-    options = () if PICTURES else ("--weights", weights, "--propagate", "off")
-    limits = ("--max-frames", 400, "--max-size", 1)
-    with serve(tmp_path_factory.mktemp("server"), *options, *limits) as server:
+    options = ("--weights", weights, "--propagate", "off", "--max-frames", 400, "--max-size", 1)
+    with serve(tmp_path_factory.mktemp("server"), *options) as server:
         yield server
 
 
@@ -78,17 +70,12 @@ def frames_of(path):
 
 
 def test_from_the_upload_to_the_download(visitor, server, clip, tmp_path):
-    visitor.photograph("page-1-open")
-    visitor.bring(WALKER if PICTURES else clip)
-    visitor.paint(*([(0.09, 0.45), (0.09, 0.75)] if PICTURES else STROKE))
-    visitor.photograph("page-2-painted")
+    visitor.bring(clip)
+    visitor.paint(*STROKE)
     visitor.press("fill")
-    said = visitor.wait_for("^Done: ", 600 if PICTURES else 60)
+    said = visitor.wait_for("^Done: ")
     assert "frames/s). The result is below." in said
     visitor.page.wait_for_selector("#before-after img")
-    visitor.photograph("page-3-filled")
-    if PICTURES:
-        return
     assert visitor.page.locator("#parts label").all_inner_texts()[-1].startswith("1: painted on")
     assert visitor.download(tmp_path / "filled.mp4") == "holiday-filled.mp4"
     before, after = frames_of(clip), frames_of(tmp_path / "filled.mp4")
@@ -150,7 +137,6 @@ def test_cancelling_ends_the_run_and_the_page_goes_on(visitor, server, long_clip
     visitor.paint(*STROKE)
     visitor.press("fill")
     visitor.wait_for("Filling .* of 400")
-    visitor.photograph("page-running")
     visitor.press("cancel")
     assert visitor.wait_for("^Cancelled") == "Cancelled; nothing half-written was left."
     assert [name for name in server.kept() if "filled" in name and name not in before] == []
@@ -214,7 +200,6 @@ def test_bad_input_is_a_sentence_and_the_page_goes_on(visitor, clip, tmp_path):
     text.write_text("no video at all")
     visitor.drop(text)
     assert "text.mp4" in visitor.wait_for("video: ")
-    visitor.photograph("page-no-video")
     visitor.drop(media.write_video(tmp_path / "endless.mkv", frames=401, size=(32, 32)))
     visitor.wait_for("This video is too long: at most 400 frames")
     visitor.bring(clip)

@@ -15,7 +15,7 @@ import media
 import numpy as np
 import pytest
 from models import random_model
-from page_visitor import serve
+from page_visitor import Caller, serve, text_of
 
 from vinpaint.cli import command_parser, main
 from vinpaint.errors import InputError
@@ -35,33 +35,6 @@ def weights(tmp_path_factory):
     return folder
 
 
-class Caller:
-    """A visitor who calls what the page calls."""
-
-    def __init__(self, address, **options):
-        from gradio_client import Client
-
-        self.client = Client(address, verbose=False, httpx_kwargs={"timeout": 120}, **options)
-        self.token = self.call("arrive", "")[0]
-
-    def call(self, name, *given, **named):
-        return self.client.predict(*given, **named, api_name=f"/{name}")
-
-    def works(self, name, *given, **named):
-        """Call what starts a job, and wait for its end; what the page then says."""
-        said = self.call(name, *given, **named)[1]
-        assert "bad" not in said, said
-        return self.call("watch", self.token)
-
-    def paint(self):
-        """An editor on which nothing was painted, and what else goes with it."""
-        return [self.token, None, 0, "always", "", False]
-
-
-def text_of(said):
-    return re.sub("<[^>]*>", "", str(said))
-
-
 def fill_a_clip_of_ones_own(server, folder, number):
     """The gray value of a clip tells whose it is."""
     from gradio_client import handle_file
@@ -74,8 +47,7 @@ def fill_a_clip_of_ones_own(server, folder, number):
     caller = Caller(server.address, download_files=str(folder / f"files{number}"))
     caller.works("load", caller.token, handle_file(str(clip)), False)
     caller.works("add_box", *caller.paint(), "20,10,12,8")
-    options = {"param_17": None}  # --crf, the one control without a value of its own
-    said = text_of(caller.works("fill", *caller.paint(), **options))
+    said = caller.fill()
     shown = str(caller.call("show", caller.token, 0))
     paths = set(re.findall(r"file=(/[^\"]*visitor\d+-filled\.mkv)", shown))
     assert "Done: 4 frames" in said, said

@@ -243,6 +243,14 @@ def _add_mask(parser: argparse.ArgumentParser) -> None:
         help="that box (default: the lowest fifth of the frame)",
     )
     hole.add_argument(
+        "-m",
+        "--mask",
+        action="append",
+        default=[],
+        metavar="MASK",
+        help="a mask that is there, as inpaint takes it; repeatable",
+    )
+    hole.add_argument(
         "--paint",
         action="append",
         default=[],
@@ -597,6 +605,7 @@ def _mask(args: argparse.Namespace) -> None:
                 boxes_file=args.boxes,
                 subtitles=args.subtitles,
                 subtitles_area=args.subtitles_area,
+                mask=args.mask,
                 paint=args.paint,
                 follow=args.follow,
             ),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the network that follows an object: what vinpaint/assets/follow holds.
 
-    python benchmarks/tools/train_follow.py VIDEOS --output run --minutes 60
+    python benchmarks/tools/train_follow.py VIDEOS --output run --minutes 60 --still street hallway
 
 Clips are composed of the videos, see follow_clips.py, once, into OUTPUT/clips.npz, with their optical flow.
 The network learns on its own path: what it found in a frame is what it starts the next one from. Runs
@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--clips", type=int, default=350, help="how many are composed")
     parser.add_argument("--init", type=Path, help="a model.safetensors to go on from")
+    parser.add_argument(
+        "--still", nargs="*", default=[], help="names of clips whose camera stands still"
+    )
     parser.add_argument("--leave-out", nargs="*", default=[], help="names of clips to be judged on")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=2e-3, help="the learning rate at first")
@@ -81,7 +84,7 @@ def composed(args: argparse.Namespace) -> Clips:
         arrays = np.load(cache)
         return Clips(*(arrays[name] for name in ("frames", "truth", "forth", "back")))
     names = [path for path in find_clips(args.videos) if path.stem not in args.leave_out]
-    stock = read_stock(names, args.cutouts)
+    stock = read_stock(names, args.cutouts, args.still)
     rng = np.random.default_rng(args.seed)
     made: list[tuple[NDArray, ...]] = []
     while len(made) < args.clips:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
+from vinpaint.masking.follow_parts import parts_of
 from vinpaint.masking.follow_step import Follower
+from vinpaint.propagation.flow import dis_flow
 
 Mask = NDArray[np.uint8]  # (h, w), 0 or 255
 Share = NDArray[np.uint8]  # (h, w), 255 times how surely a pixel is the object
@@ -102,10 +105,20 @@ def _merged(
 def _followed(frames: Frames, mask: Mask, way: _Way) -> Iterator[tuple[int, Share]]:
     if not way.frames:
         return
-    follower = Follower(np.asarray(frames[way.painted]), mask > 0)
+    painted = np.asarray(frames[way.painted])
+    followers = [Follower(painted, part) for part in parts_of(mask > 0)]
+    before = _gray(painted)
     for index in way.frames:
-        share = follower.step(np.asarray(frames[index]))
+        picture = np.asarray(frames[index])
+        gray = _gray(picture)
+        back, forth = dis_flow(gray, before), dis_flow(before, gray)
+        before = gray
+        share = np.maximum.reduce([one.step(picture, back, forth) for one in followers])
         yield index, np.rint(255 * share).astype(np.uint8)
+
+
+def _gray(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _part(share: Share, index: int, way: _Way) -> Share:

@@ -25,7 +25,7 @@ from vinpaint.masking.follow_cues import (
 )
 from vinpaint.masking.follow_edges import settled
 from vinpaint.masking.follow_net import MULTIPLE, STRIDE, FollowNet, load_network, network_input
-from vinpaint.propagation.flow import Flow, dis_flow
+from vinpaint.propagation.flow import Flow
 
 OBJECT_SIDE = 80
 """Square root of the object's area at which it is looked at, in pixels: the size that the network was
@@ -122,7 +122,6 @@ class Follower:
     ) -> None:
         self._network = network or load_network()
         self._share = mask.astype(np.float32)
-        self._gray = _gray(picture)
         self._window = Window.around(self._share)
         seen, share = self._window.cut(picture), self._window.cut(self._share)
         bins = bins_of(seen)
@@ -132,16 +131,17 @@ class Follower:
         self._painted = _remembered(keys, share)
         self._recent: deque[_Remembered] = deque(maxlen=max(RECENT))
 
-    def step(self, picture: Picture) -> Plane:
-        """How surely every pixel of the next frame is the object: float32 (h, w), 0 to 1."""
-        gray = _gray(picture)
-        back, forth = dis_flow(gray, self._gray), dis_flow(self._gray, gray)
-        self._gray = gray
+    def step(self, picture: Picture, back: Flow, forth: Flow) -> Plane:
+        """How surely every pixel of the next frame is the object: float32 (h, w), 0 to 1.
+
+        back: optical flow from the next frame to the one before; forth: the other way.
+        """
+        shape = self._share.shape
         there, trust = moved(self._share, back, forth)
         if np.count_nonzero(there > 0.5) >= SEEN:
             self._window = Window.around(there)
         else:
-            self._window = self._window.searched(gray.shape)
+            self._window = self._window.searched(shape)
         seen = self._window.cut(picture)
         bins = bins_of(seen)
         cues = self._cues(bins, self._window.cut(there), self._window.cut(trust), back)
@@ -149,7 +149,7 @@ class Follower:
         share = settled(seen, share)
         self._recent_colors.renew(bins, share)
         self._recent.append(_remembered(keys, share))
-        self._share = self._window.put_back(share, gray.shape)
+        self._share = self._window.put_back(share, shape)
         return self._share
 
     def _cues(self, bins: Bins, there: Plane, trust: Plane, back: Flow) -> Plane:
@@ -188,10 +188,6 @@ class Follower:
 def _remembered(keys: Tensor, share: Plane) -> _Remembered:
     shares = F.avg_pool2d(torch.from_numpy(_padded(share, 0))[None, None], STRIDE)
     return _Remembered(keys.flatten(2), shares.flatten(1))
-
-
-def _gray(picture: Picture) -> Picture:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _padded(values: NDArray[Values], fill: float | None = None) -> NDArray[Values]:

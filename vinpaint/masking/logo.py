@@ -36,30 +36,26 @@ _LARGEST = 0.12  # of the frame, all overlays together; more is a scene taken fo
 _WEAK_STRENGTH = 2.0  # beside seeds
 _WEAK_KEPT = 0.6  # beside seeds: the strokes that most digits share
 
-# Edges are grouped thrice, those that stay best first: what they make up is then not joined to edges
+# Edges are grouped twice, those that stay best first: what they make up is then not joined to edges
 # of the scene beside it that stay by chance, and the less steady ones still are looked at. A group
 # takes in what was found within if it is about as dense: the changing digits of a time stamp.
-_LEVELS = (0.97, 0.9, 0.8)
+_LEVELS = (0.97, 0.8)
 _AS_DENSE = 0.7
-_PERHAPS_KEPT = 0.93
 
 _SMALLEST_OVERLAY = 0.0008  # of the frame, counting seeds: less than four small letters
-_CLEAR_OVERLAY = 0.0015  # of the frame: needed where much of the scene stands still
+_CLEAR_OVERLAY = 0.0025  # of the frame: needed where some of the scene stands still
 _WIDEST_OVERLAY = 0.12  # of the frame, its box
 _DENSITY = 0.18  # seeds in the box of an overlay; chance finds are thin: 0.05 to 0.2
-_CLEAR_DENSITY = 0.3
-_LEAST_SPREAD = 0.1  # a camera that pans keeps lines in place that run along its way
+_LEAST_SPREAD = 0.18  # a camera that pans keeps lines in place that run along its way
 
 # How much of the scene's texture stands still, and what an overlay must then be like. A camera that
-# moves leaves 0 to 0.02; logos have 0.9 and up of their frames agree, chance finds 0.85 to 0.93.
+# moves leaves 0 to 0.02; logos have 0.89 and up of their frames agree, chance finds up to 0.88.
 _MOVING = 0.02
-_HALF_STILL = 0.12
 _MOVING_KEPT = 0.88
-_STILL_COST = 8.0  # what a share that stands still adds to it
-_MOST_KEPT = 0.98
+_HALF_STILL = 0.14
 _SURE_KEPT = 0.95
-_RING_STILL = 0.1  # at most, of what lies around an overlay
-_RING_OTHER = 0.8  # at least, where the scene stands still: else a part of it
+_RING_STILL = 0.12  # at most, of what lies around an overlay
+_RING_OTHER = 0.5  # at least, where more of the scene stands still: else a part of it
 _OFTEN = 0.15  # share of the frames in which that shows something else
 
 _STEP = 0.28  # of an overlay's usual lift, where its shape ends; half would lose its soft edges
@@ -105,10 +101,10 @@ class _Group:
 
 
 def _overlays(edges: Edges) -> list[_Group]:
-    levels = [_groups(edges, level) for level in _LEVELS]
-    still_share = _still_share(edges, levels[-1])
+    steady, any_kept = (_groups(edges, level) for level in _LEVELS)
+    still_share = _still_share(edges, steady)
     overlays: list[_Group] = []
-    for group in (group for groups in levels for group in groups):
+    for group in steady + any_kept:
         if not _stands_out(group, still_share):
             continue
         inner = [overlay for overlay in overlays if (overlay.mask & group.mask).any()]
@@ -121,9 +117,8 @@ def _still_share(edges: Edges, groups: list[_Group]) -> float:
     """Share of the scene's texture that stands still, without what may be an overlay."""
     still = edges.still.copy()
     for group in groups:
-        if group.kept > _PERHAPS_KEPT:
-            left, top, width, height = group.box
-            still[top : top + height, left : left + width] = False
+        left, top, width, height = group.box
+        still[top : top + height, left : left + width] = False
     return int(np.count_nonzero(still)) / max(1, int(np.count_nonzero(edges.textured)))
 
 
@@ -131,15 +126,11 @@ def _stands_out(group: _Group, still_share: float) -> bool:
     """Whether a group stays while all else moves. still_share: of the scene's texture."""
     if group.ring_still > _RING_STILL or group.spread < _LEAST_SPREAD:
         return False
-    clear = group.share > _CLEAR_OVERLAY and group.density > _CLEAR_DENSITY
     if still_share < _MOVING:
-        large = clear and group.share > 2 * _CLEAR_OVERLAY
-        sure = large and group.ring_other > _RING_OTHER
-        need = _MOVING_KEPT + (0.0 if sure else _STILL_COST * still_share)
-        return group.kept > min(need, _MOST_KEPT)
-    if group.ring_other > _RING_OTHER and group.surrounded > SEEN_OTHER:
-        return group.kept > _SURE_KEPT
-    return still_share < _HALF_STILL and group.kept > _SURE_KEPT and clear
+        return group.kept > _MOVING_KEPT
+    moving = still_share < _HALF_STILL and group.share > _CLEAR_OVERLAY
+    around = group.ring_other > _RING_OTHER and group.surrounded > SEEN_OTHER
+    return group.kept > _SURE_KEPT and (moving or around)
 
 
 def _groups(edges: Edges, level: float) -> list[_Group]:
@@ -194,7 +185,7 @@ def _spread(gradients: Floats) -> float:
 
 def _weak(edges: Edges, seeds: Bools, ring: Bools, gap: int) -> Bools:
     """Fainter edges that hang together with seeds, stronger than what the scene leaves around."""
-    scene = float(np.quantile(edges.strength[ring], 0.95)) if ring.any() else 0.0
+    scene = float(np.quantile(edges.strength[ring], 0.99)) if ring.any() else 0.0
     weak = (edges.strength > max(_WEAK_STRENGTH, scene)) & (edges.kept > _WEAK_KEPT)
     reach = np.ones((2 * gap + 1, 6 * gap + 1), np.uint8)
     near = cv2.dilate(seeds.astype(np.uint8), reach) > 0

@@ -178,7 +178,8 @@ def make_mask(
             check_shown(part, frames)
             if left := part.left():
                 raise InputError(
-                    f"--mask: the mask has {frames + left} frames, but the clip has {frames}"
+                    f"--mask: the mask has {frames + left} frames, but the clip has {frames}; expected one mask a "
+                    "frame, or a single image for all frames"
                 )
         if picture_path is not None and mask is not None:
             write_png(picture_path, mask)

@@ -18,6 +18,7 @@ import numpy as np
 
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
+from vinpaint.web.frames import WIDTH
 from vinpaint.web.jobs import Job, Jobs, Told
 from vinpaint.web.options import Options
 from vinpaint.web.project import CONTAINERS, VIDEO, Project
@@ -40,6 +41,14 @@ footer {display: none !important}
 KEEP_TOKEN = "(token) => { sessionStorage.setItem('vinpaint', token); }"
 FIND_TOKEN = "(token) => sessionStorage.getItem('vinpaint') || ''"
 
+LOOK_AT_RESULT = """() => {
+  const result = document.getElementById("result");
+  const said = document.querySelector("#status .vp");
+  if (result && said && /^(Done|A first look)/.test(said.innerText)) {
+    result.scrollIntoView({behavior: "smooth"});
+  }
+}"""
+
 HOW = [
     ("In the whole video", "always"),
     ("In some frames only", "span"),
@@ -49,7 +58,7 @@ HOW = [
 KEPT_INPAINTERS = 4
 """Networks held in memory, of different options or queues."""
 
-PLAYED = {".mp4": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+PLAYED = (".mp4", ".mov", ".webm")
 """Suffixes that browsers play."""
 
 
@@ -102,7 +111,7 @@ class Page:
                         sources=(),
                         transforms=(),
                         layers=False,
-                        brush=gr.Brush(default_size=24, colors=["#00e0ff"], color_mode="fixed"),
+                        brush=_brush(WIDTH),
                         eraser=gr.Eraser(default_size=24),
                         format="png",
                         visible=False,
@@ -219,12 +228,14 @@ class Page:
                 show_progress="hidden",
                 api_visibility="private",
             )
-            on(
-                watched.then,
-                self._show,
+            shown = watched.then(
+                self._guarded(self._show),
                 [self.token, self.frame],
-                f"{does.__name__.lstrip('_')}_shown",
+                every,
+                show_progress="hidden",
+                api_visibility="private",
             )
+            shown.then(None, js=LOOK_AT_RESULT)
 
         arrived = blocks.load(
             self._guarded(self._arrive),
@@ -477,6 +488,7 @@ class Page:
             self.editor: gr.update(
                 value={"background": project.shown(index), "layers": [], "composite": None},
                 canvas_size=frames.size,
+                brush=_brush(frames.size[0]),
                 visible=True,
             ),
             self.frame: gr.update(maximum=last, value=index, visible=True),
@@ -487,40 +499,30 @@ class Page:
         return {**updates, **self._result(project)}
 
     def _result(self, project: Project) -> Updates:
+        """What was tried last, if that was after the last fill, and what was filled."""
         tried, filled = project.tried, project.filled
-        shown = gr.update(visible=filled is not None)
+        hidden = gr.update(visible=False)
+        updates: Updates = dict.fromkeys(
+            [self.video, self.download, self.files, self.command], hidden
+        )
         if filled is not None:
             path = filled.files[VIDEO]
-            kind = PLAYED.get(path.suffix)
-            moment = gr.update(minimum=0, maximum=len(filled.frames) - 1, value=filled.first)
-            source = f"gradio_api/file={quote(str(path))}"
-            return {
-                self.slider: _pair(project, filled.first),
-                self.moment: moment,
-                self.video: gr.update(
-                    value=f'<video controls preload="metadata" src="{source}"></video>',
-                    visible=kind is not None,
-                ),
+            others = [str(file) for name, file in filled.files.items() if name != VIDEO]
+            updates = {
+                self.video: gr.update(value=_player(path), visible=path.suffix in PLAYED),
                 self.download: gr.update(value=str(path), visible=True),
-                self.files: gr.update(
-                    value=[str(file) for name, file in filled.files.items() if name != VIDEO]
-                    or None,
-                    visible=len(filled.files) > 1,
-                ),
+                self.files: gr.update(value=others or None, visible=bool(others)),
                 self.command: gr.update(value=filled.command, visible=True),
             }
         if tried is not None:
-            last = tried.first + len(tried.before) - 1
-            middle = (tried.first + last) // 2
-            return {
-                self.slider: _pair(project, middle),
-                self.moment: gr.update(minimum=tried.first, maximum=last, value=middle),
-                self.video: shown,
-                self.download: shown,
-                self.files: shown,
-                self.command: shown,
-            }
-        return {}
+            first, last = tried.first, tried.first + len(tried.before) - 1
+            index = (first + last) // 2
+        elif filled is not None:
+            first, last, index = 0, len(filled.frames) - 1, filled.first
+        else:
+            return updates
+        updates[self.moment] = gr.update(minimum=first, maximum=last, value=index)
+        return {**updates, self.slider: _pair(project, index)}
 
     # --- what goes wrong
 
@@ -537,6 +539,11 @@ class Page:
         return guarded
 
 
+def _brush(width: int) -> gr.Brush:
+    """A brush for pictures of this width."""
+    return gr.Brush(default_size=max(3, width // 40), colors=["#00e0ff"], color_mode="fixed")
+
+
 def _markup(value: str = "", **given: Any) -> gr.Markdown:
     """HTML of our own. (Gradio's HTML component is emptied by every event that leaves it as it is.)"""
     return gr.Markdown(value, sanitize_html=False, latex_delimiters=[], **given)
@@ -550,14 +557,19 @@ def _paint(editor: dict[str, Any] | None) -> np.ndarray | None:
 
 
 def _pair(project: Project, index: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """A frame before and after, of the whole result or of what was tried."""
-    if project.filled is not None and project.frames is not None:
-        index = max(0, min(index, len(project.filled.frames) - 1))
-        return project.frames.at(index), project.filled.frames.at(index)
+    """A frame before and after, of what was tried or of the whole result."""
     if project.tried is not None:
         position = max(0, min(index - project.tried.first, len(project.tried.before) - 1))
         return project.tried.before[position], project.tried.after[position]
+    if project.filled is not None and project.frames is not None:
+        index = max(0, min(index, len(project.filled.frames) - 1))
+        return project.frames.at(index), project.filled.frames.at(index)
     return None
+
+
+def _player(path: Path) -> str:
+    source = f"gradio_api/file={quote(str(path))}"
+    return f'<video controls preload="auto" src="{source}"></video>'
 
 
 def _say(text: str, mood: Mood = "", share: float | None = None) -> str:

@@ -464,6 +464,7 @@ class Project:
         command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
         holes = (index for index in range(len(frames)) if self.hole_at(index).any())
         self.filled = Filled(files, frames, next(holes, 0), report, shlex.join(command))
+        self.tried = None
         return self.filled
 
     def _mask(self, told: Told) -> list[str] | Path:
