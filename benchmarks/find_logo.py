@@ -405,7 +405,7 @@ def plot(results: list[Result], path: Path) -> None:
     axes.axhline(0.7, color="0.5", linewidth=1, linestyle="--")
     axes.set(xticks=range(len(names)), xticklabels=names, ylim=(-0.03, 1.03), ylabel="IoU")
     axes.set_title("Logos drawn into clips, and what is found of them")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
