@@ -28,7 +28,9 @@ def test_page(benchmark, tmp_path: Path) -> None:
     def on_the_command_line() -> float:
         """The seconds that it says; what Python takes to start is not among them."""
         words = ["inpaint", str(CLIP), f"--box={BOX}", "-o", "out.mp4", "--overwrite"]
-        ran = subprocess.run([*COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            [*COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         found = re.search(r"([\d.]+) s \(", ran.stdout)
         assert found, ran.stderr
         return float(found[1])
