@@ -1,8 +1,8 @@
 # Two images: `docker build --target cpu -t vinpaint .` and `docker build --target cuda -t vinpaint:cuda .`
 #
-#   docker run --rm -v "$PWD:/data" vinpaint inpaint in.mp4 --mask mask.png -o out.mp4
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" vinpaint inpaint in.mp4 --mask mask.png -o out.mp4
 #   docker run --rm -p 127.0.0.1:7860:7860 -e VINPAINT_WEB_PASSWORD=... vinpaint web --host 0.0.0.0
-#   docker run --rm --gpus all -v "$PWD:/data" vinpaint:cuda inpaint in.mp4 --mask mask.png -o out.mp4
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" vinpaint:cuda inpaint in.mp4 --mask mask.png -o out.mp4
 
 # PyTorch's default build brings gigabytes of CUDA libraries; for the cpu image pass the index of its CPU builds:
 # `--build-arg TORCH_INDEX=...` (see pytorch.org, "Get started").

@@ -46,7 +46,8 @@ def _installed() -> Iterator[None]:
     sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != here]
     loaded = sys.modules.get("vinpaint")
     if loaded is not None and here in Path(str(loaded.__file__)).resolve().parents:
-        del sys.modules["vinpaint"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "vinpaint"]:
+            del sys.modules[name]
     try:
         yield
     finally:

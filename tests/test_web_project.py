@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import shlex
+import warnings
 
 import media
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from models import random_model
 
 from vinpaint.cli import main
-from vinpaint.errors import InputError
+from vinpaint.errors import InputError, InputWarning
 from vinpaint.files import inpaint_video
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig
@@ -42,12 +43,20 @@ def upload(tmp_path):
 @pytest.fixture
 def project(tmp_path, upload):
     project = Project(tmp_path / "project", Limits(frames=FRAMES))
-    project.load(upload, silent)
+    load(project, upload)
     return project
 
 
+def load(project, upload, told=silent, **options):
+    project.load(project.receive(upload), told, **options)
+
+
+def add_file(project, upload):
+    return project.add_file(project.receive(upload), silent)
+
+
 def files(project):
-    return sorted(path.name for path in project.folder.iterdir())
+    return sorted(path.name for path in project.folder.rglob("*") if path.is_file())
 
 
 def paint(x=20, y=10, width=12, height=8, size=(WIDTH, HEIGHT)):
@@ -65,7 +74,7 @@ def test_a_clip_is_read_and_described(project):
     assert len(project.frames) == FRAMES
     shown = project.frames.at(7).astype(int)
     assert abs(shown - media.scene(7, WIDTH, HEIGHT)).mean() < 6  # two lossy codings
-    assert files(project) == ["frames-1.jpg", "my clip.mp4"]
+    assert files(project) == ["frames", "my clip.mp4"]
 
 
 @pytest.mark.parametrize("case", ["no video", "cut short", "too long", "too large"])
@@ -85,7 +94,7 @@ def test_what_is_no_video_or_too_much_is_a_sentence_and_leaves_nothing(tmp_path,
         "too large": "The frames of this video are too large: at most 0.0 million pixels",
     }[case]
     with pytest.raises(InputError, match=message):
-        project.load(upload, silent)
+        load(project, upload)
     assert files(project) == []
     with pytest.raises(InputError, match="There is no video yet: drop one on the page"):
         project.need_clip()
@@ -96,16 +105,111 @@ def test_a_container_that_does_not_say_how_long_it_is_is_stopped_at_the_limit(tm
     assert open_clip(upload).info.frame_count is None
     project, seen = Project(tmp_path / "project", Limits(frames=20)), []
     with pytest.raises(InputError, match="too long"):
-        project.load(upload, lambda _what, done, _total: seen.append(done))
+        load(project, upload, lambda _what, done, _total: seen.append(done))
     assert max(seen) == 20
     assert files(project) == []
 
 
+def test_a_file_that_is_no_video_leaves_the_clip_and_its_hole(project, tmp_path):
+    project.add_box("1,1,8,8")
+    before = files(project)
+    (tmp_path / "b.mp4").write_text("no video")
+    with pytest.raises(InputError):
+        load(project, tmp_path / "b.mp4")
+    assert files(project) == before
+    assert len(project.parts) == 1
+    assert project.about().startswith("my clip.mp4")
+
+
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.mkv", "list.srt"])
+@pytest.mark.parametrize("place", ["{}", "file://{}"])
+def test_a_playlist_cannot_name_files_of_the_server(project, tmp_path, name, place):
+    """FFmpeg follows them: a visitor could have any video of the server filled, and download it."""
+    secret = media.write_video(tmp_path / "secret.ts", frames=FRAMES, size=(WIDTH, HEIGHT))
+    playlist = tmp_path / name
+    playlist.write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.2,\n"
+        + place.format(secret)
+        + "\n#EXT-X-ENDLIST\n"
+    )
+    before = files(project)
+    for bring in (load, add_file):
+        with pytest.raises(InputError, match=name):
+            bring(project, playlist)
+    assert files(project) == before
+
+
+def test_an_uploaded_file_is_never_written_over(project, tmp_path):
+    mask = media.write_image(tmp_path / "painted-2.png", paint(40, 30, 8, 8))
+    add_file(project, mask)
+    for _ in range(4):
+        project.add_painted(paint(), 0, how="always", box=False, when="")
+    assert project.hole_at(0)[34, 44]
+    assert mask.read_bytes()[:4] == b"\x89PNG"
+    assert len({part.value for part in project.parts}) == 5
+
+
+def test_a_damaged_clip_can_be_taken_for_what_it_has(project, tmp_path, inpainter):
+    whole = media.write_video(tmp_path / "a.mkv", frames=FRAMES)
+    damaged = media.truncate(whole, 0.7)
+    with pytest.raises(InputError, match="--allow-truncated"):
+        load(project, damaged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)  # it says what was lost
+        load(project, damaged, allow_truncated=True)
+        project.add_box("20,10,12,8")
+        project.add_painted(paint(), 0, how="always", box=False, when="")
+        filled = project.fill(inpainter, silent, OPTIONS)
+    assert filled.report.frames == len(project.frames) < FRAMES
+
+
+def test_a_single_pixel_of_paint_is_a_hole_and_hundreds_are_no_boxes(project):
+    dot = np.zeros((24, 32), np.uint8)
+    dot[5, 7] = 1
+    project.add_painted(dot, 0, how="always", box=True, when="")
+    assert project.hole_at(0).any()
+    dots = np.zeros((HEIGHT, WIDTH), np.uint8)
+    dots[::3, ::3] = 1
+    with pytest.raises(InputError, match="patches of paint are too many for boxes: at most 100"):
+        project.add_painted(dots, 0, how="always", box=True, when="")
+
+
+def test_files_have_a_limit(project, tmp_path):
+    table = tmp_path / "boxes.csv"
+    table.write_text("1,1,8,8\n" * 200_000)
+    with pytest.raises(InputError, match=r"boxes\.csv is larger than 1 MB"):
+        add_file(project, table)
+    project.check_room()
+    project.limits = Limits(bytes=1000)
+    with pytest.raises(InputError, match="drop the video anew, which deletes"):
+        project.check_room()
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_very_short_clips(tmp_path, inpainter, frames):
+    project = Project(tmp_path / "project", Limits())
+    load(project, media.write_video(tmp_path / "a.mkv", frames=frames))
+    project.add_box("20,10,12,8")
+    assert len(project.try_frames(0, inpainter, silent, OPTIONS).after) == frames
+    assert project.fill(inpainter, silent, OPTIONS).report.frames == frames
+
+
+def test_large_upright_clips_are_shown_smaller_and_painted_at_their_own_size(tmp_path):
+    project = Project(tmp_path / "project", Limits())
+    clip = media.write_video(tmp_path / "a.mp4", frames=2, size=(1280, 720), rotation=90)
+    load(project, clip)
+    assert project.frames.size == (540, 960)
+    painted = np.zeros((960, 540), np.uint8)
+    painted[480:960, :270] = 1
+    project.add_painted(painted, 0, how="always", box=True, when="")
+    assert project.parts[0].value == "0,640,360,640"
+
+
 def test_another_clip_replaces_the_first_and_its_hole(project, tmp_path):
     project.add_box("1,1,8,8")
-    project.load(media.write_video(tmp_path / "b.mp4", frames=5), silent)
+    load(project, media.write_video(tmp_path / "b.mp4", frames=5))
     assert project.parts == []
-    assert files(project) == ["b.mp4", "frames-2.jpg"]
+    assert files(project) == ["b.mp4", "frames"]
 
 
 def test_paint_is_a_hole_at_the_size_of_the_clip(project):
@@ -159,16 +263,16 @@ def test_a_wrong_box_is_a_sentence(project):
 def test_files_give_the_hole(project, tmp_path):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("x,y,width,height,start,end\n2,2,10,10,0,4\n")
-    project.add_file(boxes, silent)
+    add_file(project, boxes)
     lines = tmp_path / "lines.srt"
     lines.write_text("1\n00:00:00,400 --> 00:00:00,800\nHello\n\n")
-    project.add_file(lines, silent)
+    add_file(project, lines)
     masks = [paint(40, 4, 8, 8) * (index == 20) for index in range(FRAMES)]
     pictures = [np.repeat(mask[..., None], 3, axis=2) for mask in masks]
     video = media.write_video(tmp_path / "mask.mkv", frames=FRAMES, pictures=pictures)
-    project.add_file(video, silent)
+    add_file(project, video)
     still = media.write_image(tmp_path / "still.png", paint(0, 30, 4, 4))
-    project.add_file(still, silent)
+    add_file(project, still)
     assert [part.kind for part in project.parts] == ["boxes", "subtitles", "mask", "mask"]
     areas = [int(project.hole_at(index).sum()) for index in (0, 10, 20, 29)]
     lowest = WIDTH * (HEIGHT // 5)
@@ -186,9 +290,9 @@ def test_files_that_do_not_fit_are_a_sentence_and_leave_nothing(project, tmp_pat
         path.write_text("")
     before = files(project)
     with pytest.raises(InputError):
-        project.add_file(path, silent)
+        add_file(project, path)
     assert project.parts == []
-    assert [name for name in files(project) if not name.startswith("mask")] == before
+    assert files(project) == before
 
 
 def test_some_frames_are_tried_around_the_one_that_is_shown(project, inpainter):

@@ -750,7 +750,7 @@ def _web(args: argparse.Namespace) -> None:
         queue=args.max_queue,
         visitors=args.max_visitors,
         keep=args.keep,
-        weights=args.weights,
+        networks={name: getattr(args, name) for name in ("weights", "precision", "propagate")},
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's end is as Ctrl-C
     with serve(options, make_inpainter) as address:

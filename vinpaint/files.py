@@ -37,12 +37,14 @@ class Report:
     Attributes:
         frames: frames written.
         hole_frames: those of them that had a hole.
+        first_hole: the first of these; ``None`` without any.
         shots: stretches between two cuts.
         seconds: time it took, both passes.
     """
 
     frames: int
     hole_frames: int
+    first_hole: int | None
     shots: int
     seconds: float
 
@@ -136,7 +138,7 @@ def inpaint_video(
         if comparison is not None:
             outputs.enter_context(comparison)
         outputs.enter_context(writer)
-        plan = _plan(clip, masks, progress)
+        plan, first_hole = _plan(clip, masks, progress)
         sheet = ContactSheet(plan.hole_frames or plan.frames)
 
         def write(item: tuple[Frame, Mask, Image]) -> None:
@@ -157,11 +159,16 @@ def inpaint_video(
                     progress(done, plan.frames)
         if sheet_path is not None:
             sheet.save(sheet_path)
-    return Report(plan.frames, plan.hole_frames, len(plan.shots), time.monotonic() - started)
+    return Report(
+        plan.frames, plan.hole_frames, first_hole, len(plan.shots), time.monotonic() - started
+    )
 
 
-def _plan(clip: Clip, masks: Masks, progress: Callable[[int, int], None] | None) -> Plan:
-    """The first pass: cuts, and what to compute. Keeps two numbers a frame."""
+def _plan(
+    clip: Clip, masks: Masks, progress: Callable[[int, int], None] | None
+) -> tuple[Plan, int | None]:
+    """The first pass: cuts, what to compute, and the first frame with a hole. Keeps two numbers a frame."""
+    first_hole: int | None = None
     stamps: list[Stamp] = []
 
     def images() -> Iterator[Image]:
@@ -177,7 +184,17 @@ def _plan(clip: Clip, masks: Masks, progress: Callable[[int, int], None] | None)
 
     with closing(prefetch(images(), DECODED_AHEAD)) as thumbnails:
         cuts = find_cuts(watched(thumbnails))
-    plan = make_plan((hole for _, hole in masks.pair(stamps)), len(stamps), cuts)
+
+    def holes() -> Iterator[Mask]:
+        nonlocal first_hole
+        for stamp, hole in masks.pair(stamps):
+            if progress is not None:
+                progress(0, len(stamps))
+            if first_hole is None and hole.any():
+                first_hole = stamp.index
+            yield hole
+
+    plan = make_plan(holes(), len(stamps), cuts)
     if not plan.hole_frames:
         warnings.warn(
             "the mask is empty in every frame, so the output equals the input (lightest mask value "
@@ -193,7 +210,7 @@ def _plan(clip: Clip, masks: Masks, progress: Callable[[int, int], None] | None)
                 InputWarning,
                 stacklevel=3,
             )
-    return plan
+    return plan, first_hole
 
 
 def _filled(

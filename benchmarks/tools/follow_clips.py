@@ -2,8 +2,7 @@
 """Clips whose moving object is known to the pixel: cut-outs, bent and thrown over other clips.
 
 Cut-outs come from clips of a camera that stands still, by their difference from the still background,
-with the motion that they had; from pictures with transparency; and as blobs and stick figures of any
-clip's texture. Stretches of the still clips themselves come along as they are.
+with the motion that they had; from pictures with transparency; and as blobs of any clip's texture.
 """
 
 from __future__ import annotations
@@ -40,9 +39,6 @@ MOST_MOVERS = 12
 SPEEDS = (2.0, 8.0, 25.0, 50.0)
 """Pixels that an object goes astray between two bends of its path, in a frame 480 wide."""
 
-FILMED = 0.15
-"""Share of the clips that are stretches of still clips."""
-
 Curve = NDArray[np.float64]
 Planes = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -56,21 +52,12 @@ class Cutout:
 
 
 @dataclass
-class Scene:
-    """What moves before a still camera, where it was filmed."""
-
-    frames: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-
-
-@dataclass
 class Stock:
     """What clips are made of."""
 
     backgrounds: list[NDArray[np.uint8]] = field(default_factory=list)
     movers: list[Cutout] = field(default_factory=list)
     stills: list[Cutout] = field(default_factory=list)
-    scenes: list[Scene] = field(default_factory=list)
 
 
 def read_stock(clips: list[Path], pictures: Path | None, still: list[str]) -> Stock:
@@ -82,11 +69,10 @@ def read_stock(clips: list[Path], pictures: Path | None, still: list[str]) -> St
         except InputError as error:
             print(f"left out: {error}", flush=True)
             continue
-        scenes = find_movers(frames) if path.stem in still else []
-        stock.scenes += scenes
-        stock.movers += [_centred(scene.frames, list(scene.masks)) for scene in scenes]
+        movers = find_movers(frames) if path.stem in still else []
+        stock.movers += movers
         stock.backgrounds.append(frames[:120].copy())
-        print(f"{path.name}: {len(frames)} frames, {len(scenes)} movers", flush=True)
+        print(f"{path.name}: {len(frames)} frames, {len(movers)} movers", flush=True)
     for path in list_pictures(pictures, "--cutouts") if pictures else []:
         rgba = eight_bit(read_picture(path, "--cutouts"))
         if rgba.ndim == 3 and rgba.shape[2] == 4:
@@ -107,7 +93,7 @@ def read_frames(path: Path) -> NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def find_movers(frames: NDArray[np.uint8]) -> list[Scene]:
+def find_movers(frames: NDArray[np.uint8]) -> list[Cutout]:
     """What moves before a camera that stands still."""
     some = np.linspace(0, len(frames) - 1, min(61, len(frames))).astype(int)
     still = np.median(frames[some], axis=0).astype(np.uint8)
@@ -123,7 +109,7 @@ def find_movers(frames: NDArray[np.uint8]) -> list[Scene]:
             taken.update((start + i, found) for i, found in enumerate(path))
             if len(path) >= MOVER_FRAMES[0]:
                 masks = [parts[start + i][0] == found for i, found in enumerate(path)]
-                movers.append(Scene(frames[start : start + len(path)], np.stack(masks)))
+                movers.append(_centred(frames[start : start + len(path)], masks))
     return movers
 
 
@@ -175,104 +161,25 @@ def compose(
     stock: Stock, rng: np.random.Generator, count: int, side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A clip, uint8 (count, side, side, 3), and where its object is seen, bool (count, side, side)."""
-    if stock.scenes and rng.random() < FILMED:
-        return _filmed(stock.scenes[rng.integers(len(stock.scenes))], rng, count, side)
     scene = _background(stock, rng, count, side).astype(np.float32)
 
-    def thrown(cutout: Cutout, low: float, high: float) -> Planes:
-        return _throw(cutout, rng, count, side, rng.uniform(low, high) * side)
+    def thrown(size: float) -> Planes:
+        return _throw(_pick(stock, rng), rng, count, side, size * side)
 
-    cutout = _pick(stock, rng)
-    colors, opacity = thrown(cutout, 0.2, 0.54)
-    if rng.random() < 0.2:  # the object has two parts, each on its way
-        other = cutout if rng.random() < 0.5 else _pick(stock, rng)
-        more_colors, more = thrown(other, 0.15, 0.3)
-        colors, opacity = _over(more_colors, colors, opacity), more + opacity - more * opacity
+    colors, opacity = thrown(rng.uniform(0.2, 0.54))
     truth = opacity.copy()
-    if rng.random() < 0.4:  # something of the same kind behind it, or its like
-        like = cutout if rng.random() < 0.3 else _pick(stock, rng)
-        scene = _over(scene, *thrown(like, 0.15, 0.4))
-    if rng.random() < 0.25:
-        scene *= 1 - rng.uniform(0.2, 0.6) * _shadow(opacity, rng)[..., None]
+    if rng.random() < 0.4:  # something of the same kind behind it
+        scene = _over(scene, *thrown(rng.uniform(0.15, 0.4)))
     scene = _over(scene, colors, opacity)
-    if rng.random() < 0.3:  # something that comes to hide it
-        hiding_colors, hiding = thrown(_pick(stock, rng), 0.15, 0.4)
+    if rng.random() < 0.35:  # something that comes to hide it
+        hiding_colors, hiding = thrown(rng.uniform(0.15, 0.4))
         hiding_colors[0], hiding[0] = 0, 0
         scene = _over(scene, hiding_colors, hiding)
         truth *= 1 - hiding
-    if rng.random() < 0.2:
-        trunks_colors, trunks = _trunks(stock, rng, count, side)
-        scene = _over(scene, trunks_colors, trunks)
-        truth *= 1 - trunks
     if rng.random() < 0.3:
         gain = np.clip(1 + _curve(rng, count, 1, 0.05), 0.7, 1.3)
         scene *= gain[..., None, None]
     return np.clip(scene, 0, 255).astype(np.uint8), truth > 0.5
-
-
-def _filmed(
-    scene: Scene, rng: np.random.Generator, count: int, side: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A stretch of a still clip around what moves in it."""
-    step = 2 if len(scene.masks) >= 2 * count and rng.random() < 0.5 else 1
-    start = int(rng.integers(0, len(scene.masks) - count * step + 1))
-    order = slice(start, start + count * step, step)
-    frames, masks = scene.frames[order], scene.masks[order]
-    area = max(20.0, float(masks[0].sum()))
-    scale = min(2.0, rng.uniform(0.2, 0.45) * side / np.sqrt(area))
-    height, width = masks.shape[1:]
-    scale = max(scale, side / min(height, width))
-    size = max(side, round(width * scale)), max(side, round(height * scale))
-    rows, columns = np.nonzero(masks.any(0))
-    middle = scale * (rows.min() + rows.max()) / 2, scale * (columns.min() + columns.max()) / 2
-    top, left = (
-        int(np.clip(m - side / 2, 0, whole - side))
-        for m, whole in zip(middle, size[::-1], strict=True)
-    )
-    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    pictures = [cv2.resize(frame, size, interpolation=kind) for frame in frames]
-    shares = [cv2.resize(mask.astype(np.float32), size, interpolation=kind) for mask in masks]
-    window = slice(None), slice(top, top + side), slice(left, left + side)
-    return np.stack(pictures)[window], np.stack(shares)[window] > 0.5
-
-
-def _shadow(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """The object laid on the ground to one side of its foot, soft."""
-    lean, length = rng.uniform(-1.5, 1.5), rng.uniform(-0.6, 0.6)
-    softness = rng.uniform(0.5, 4)
-    shadows = []
-    for plane in opacity:
-        rows = np.nonzero((plane > 0.5).any(1))[0]
-        foot = float(rows[-1]) if len(rows) else float(len(plane))
-        lay = np.array([[1, lean, -lean * foot], [0, length, foot - length * foot]], np.float32)
-        laid = cv2.warpAffine(plane, lay, plane.shape[::-1])
-        shadows.append(cv2.GaussianBlur(laid, (0, 0), softness))
-    return np.asarray(np.clip(np.stack(shadows), 0, 1), np.float32)
-
-
-def _trunks(stock: Stock, rng: np.random.Generator, count: int, side: int) -> Planes:
-    """Slim upright things that hide what passes behind them: colours times opacity, and opacity."""
-    wide = 3 * side
-    opacity = np.zeros((side, wide), np.float32)
-    for _ in range(rng.integers(4, 16)):
-        top, bottom = rng.uniform(0, wide) + rng.normal(size=2) * side * 0.15
-        ends = (int(top), -5), (int(bottom), side + 5)
-        cv2.line(opacity, *ends, 1.0, int(rng.integers(1, max(2, side // 12))))
-    frames = stock.backgrounds[rng.integers(len(stock.backgrounds))]
-    texture = cv2.resize(frames[rng.integers(len(frames))], (wide, side)).astype(np.float32)
-    texture *= rng.uniform(0.3, 1)
-    path = _curve(rng, count, 2, rng.choice(SPEEDS) * side / 480)
-    planes = []
-    for x, y in path * (1, 0.2):
-        shift = np.array([[1, 0, x - side], [0, 1, y]], np.float32)
-        planes.append(
-            [
-                cv2.warpAffine(part, shift, (side, side), borderMode=cv2.BORDER_REFLECT)
-                for part in (texture * opacity[..., None], opacity)
-            ]
-        )
-    colors, shares = zip(*planes, strict=True)
-    return np.stack(colors), np.stack(shares)
 
 
 def _over(scene: NDArray[np.float32], colors: Any, opacity: Any) -> NDArray[np.float32]:
@@ -301,13 +208,13 @@ def _pick(stock: Stock, rng: np.random.Generator) -> Cutout:
         return stock.stills[rng.integers(len(stock.stills))]
     if stock.movers and kind > 0.3:
         return stock.movers[rng.integers(len(stock.movers))]
-    made = _blob if rng.random() < 0.5 else _sticks
-    return made(stock.backgrounds[rng.integers(len(stock.backgrounds))], rng)
+    return _blob(stock.backgrounds[rng.integers(len(stock.backgrounds))], rng)
 
 
 def _blob(frames: NDArray[np.uint8], rng: np.random.Generator) -> Cutout:
-    part = _patch(frames, rng)
-    side = len(part)
+    picture = frames[rng.integers(len(frames))]
+    side = 2 * int(min(picture.shape[:2]) * rng.uniform(0.2, 0.45))
+    top, left = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     waves = (
         rng.normal() * 0.5 / k * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 7)
@@ -317,47 +224,8 @@ def _blob(frames: NDArray[np.uint8], rng: np.random.Generator) -> Cutout:
     outline = np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None] + side / 2
     opacity = np.zeros((side, side), np.uint8)
     cv2.fillPoly(opacity, [outline.astype(np.int32)], 1)
-    return Cutout([part], [opacity.astype(np.float32)])
-
-
-def _sticks(frames: NDArray[np.uint8], rng: np.random.Generator) -> Cutout:
-    """A trunk with limbs that swing, perhaps on wheels."""
-    part = _patch(frames, rng)
-    side = len(part)
-    if rng.random() < 0.6:  # rather plain, as clothes are
-        part = cv2.GaussianBlur(part, (0, 0), side / 10)
-    middle = np.array([0.5, 0.45]) * side
-    limbs = [
-        (middle + rng.normal(size=2) * side * 0.08, rng.uniform(0, 2 * np.pi), *rng.uniform(size=3))
-        for _ in range(rng.integers(3, 8))
-    ]
-    wheels = [rng.uniform((0.2, 0.65), (0.8, 0.85), 2) for _ in range(rng.choice([0, 0, 1, 2]))]
-    trunk = tuple((side * rng.uniform((0.04, 0.1), (0.1, 0.22))).astype(int).tolist())
-    count = 60
-    swings = _curve(rng, count, 2 * len(limbs), rng.choice([0.05, 0.2, 0.4]))
-    opacity = []
-    for swing in swings:
-        plane = np.zeros((side, side), np.float32)
-        cv2.ellipse(plane, tuple(middle.astype(int).tolist()), trunk, 0, 0, 360, 1.0, -1)
-        for k, (foot, angle, length, thickness, bend) in enumerate(limbs):
-            upper = angle + swing[2 * k]
-            lower = upper + 2 * bend - 1 + swing[2 * k + 1]
-            turns = np.array([[np.cos(a), np.sin(a)] for a in (upper, lower)])
-            joints = foot + np.cumsum([[0, 0], *(turns * side * (0.1 + 0.12 * length))], 0)
-            width = int(side * (0.012 + 0.06 * thickness)) + 1
-            cv2.polylines(plane, [joints.astype(np.int32)], False, 1.0, width)
-        for wheel in wheels:
-            center, radius = (wheel * side).astype(int).tolist(), int(0.13 * side)
-            cv2.circle(plane, tuple(center), radius, 1.0, max(1, side // 40))
-        opacity.append(plane)
-    return Cutout([part] * count, opacity)
-
-
-def _patch(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    picture = frames[rng.integers(len(frames))]
-    side = 2 * int(min(picture.shape[:2]) * rng.uniform(0.2, 0.45))
-    top, left = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+    part = picture[top : top + side, left : left + side]
+    return Cutout([np.ascontiguousarray(part)], [opacity.astype(np.float32)])
 
 
 def _curve(rng: np.random.Generator, count: int, width: int, scale: float) -> Curve:

@@ -64,7 +64,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=350, help="how many are composed")
     parser.add_argument("--init", type=Path, help="a model.safetensors to go on from")
     parser.add_argument(
-        "--still", nargs="*", default=[], help="names of clips whose camera stands still"
+        "--still",
+        nargs="*",
+        default=[],
+        help="names of clips whose camera stands still: objects are cut out of them",
     )
     parser.add_argument("--leave-out", nargs="*", default=[], help="names of clips to be judged on")
     parser.add_argument("--batch", type=int, default=8)

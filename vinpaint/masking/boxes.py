@@ -68,13 +68,17 @@ def read_subtitles(path: str | Path, area: BoxHole) -> list[BoxHole]:
                 raise InputError(
                     f"--subtitles: expected a file with subtitles, found none in {path}"
                 )
+            begin = _begin(container)
             spans = [
                 Span(
-                    float(packet.pts * packet.time_base),
-                    float((packet.pts + packet.duration) * packet.time_base),
+                    float(packet.pts * packet.time_base) - begin,
+                    float((packet.pts + packet.duration) * packet.time_base) - begin,
                 )
                 for packet in container.demux(subtitles=0)
-                if packet.pts is not None and packet.duration and packet.time_base is not None
+                if packet.pts is not None
+                and packet.duration
+                and packet.time_base is not None
+                and bytes(packet).strip(b"\0")  # MP4 fills the time between lines with empty ones
             ]
     except (av.FFmpegError, OSError) as error:
         reason = error.strerror or error
@@ -82,3 +86,11 @@ def read_subtitles(path: str | Path, area: BoxHole) -> list[BoxHole]:
     if not spans:
         raise InputError(f"--subtitles: expected lines with times, found none in {path}")
     return [replace(area, span=span) for span in spans]
+
+
+def _begin(container: av.container.InputContainer) -> float:
+    """The time of the first frame, if there are any: spans count from there."""
+    for video in container.streams.video:
+        if video.start_time is not None and video.time_base is not None:
+            return float(video.start_time * video.time_base)
+    return 0.0

@@ -63,6 +63,7 @@ def follow(
         they were painted, empty ones where the object is out of sight.
 
     Between two painted frames the object is followed from both, and the nearer one weighs more.
+    What lies well apart in a mask, up to three objects, is followed each on its own.
 
     Raises:
         InputError: nothing painted, an empty mask, one past the clip's end or of another size, a

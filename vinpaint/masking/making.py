@@ -228,10 +228,10 @@ class _Given(Grays):
 
 
 class _Shown(BoxGrays):
-    """Boxes of subtitles; those past the clip's end are nobody's mistake."""
+    """Boxes of subtitles; some past the clip's end are nobody's mistake."""
 
     def unseen(self) -> str | None:
-        return None
+        return None if self.seen else "--subtitles: not one of the lines"
 
 
 class _Followed(Grays):

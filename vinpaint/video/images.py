@@ -67,7 +67,13 @@ def read_picture(path: Path, argument: str) -> Rgb:
             elif upright.mode not in ("L", "RGB"):
                 upright = upright.convert("RGB")
             return np.array(upright)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"{argument}: {path} cannot be read as a picture ({error}); expected a whole "
             f"{', '.join(EXTENSIONS)} file"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from vinpaint.video.reader import Clip
     from vinpaint.web.jobs import Told
 
-WIDTH = 960
-"""Widest frame shown, in pixels."""
+SIDE = 960
+"""Long side of the largest frame shown, in pixels."""
 
 _QUALITY = 90
 
@@ -34,9 +34,11 @@ class FrameStore:
         self._path = path
         self._ends = [0]
         self.times: list[float] = []
+        info = clip.info
+        width = round(info.width * min(1.0, SIDE / max(info.width, info.height)))
         with path.open("wb") as file:
-            for picture in clip.thumbnails(WIDTH):
-                told(what, picture.index + 1, clip.frame_count or clip.info.frame_count or 0)
+            for picture in clip.thumbnails(width):
+                told(what, picture.index + 1, clip.frame_count or info.frame_count or 0)
                 height, width = picture.image.shape[:2]
                 self.size = (width, height)
                 options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]

@@ -17,6 +17,10 @@ Told = Callable[[str, int, int], None]
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
+CLOSING_SECONDS = 20.0
+"""That running work gets to hear that it was cancelled. Its thread is a daemon, and does not keep a process alive."""
+
+
 class Cancelled(Exception):  # noqa: N818 - nothing went wrong
     """Raised inside work that was cancelled."""
 
@@ -33,7 +37,8 @@ class Job:
         error: what it raised, once it has failed.
     """
 
-    def __init__(self, work: Callable[[Told], Any]) -> None:
+    def __init__(self, work: Callable[[Told], Any], queue: Jobs) -> None:
+        self._queue = queue
         self.state: State = "waiting"
         self.phase, self.done, self.total = "", 0, 0
         self.result: Any = None
@@ -49,8 +54,14 @@ class Job:
         return not self._ended.is_set()
 
     def cancel(self) -> None:
-        """End it as soon as it tells of its progress, or before it begins. Safe at any time, more than once."""
+        """End it as soon as it tells of its progress, or at once if it waits. Safe at any time, more than once."""
         self._cancelled.set()
+        self._queue.forget(self)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs will be done before this one, which waits."""
+        return self._queue.ahead(self)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has ended; whether it has."""
@@ -110,12 +121,11 @@ class Jobs:
             InputError: too many wait already.
         """
         with self._changed:
-            self._forget_cancelled()
             if len(self._waiting) >= self._limit:
                 raise InputError(
                     f"The queue is full: {self._limit} are waiting. Try again in some minutes."
                 )
-            job = Job(work)
+            job = Job(work, self)
             self._waiting.append(job)
             self._changed.notify()
         return job
@@ -123,23 +133,26 @@ class Jobs:
     def ahead(self, job: Job) -> int:
         """How many jobs will be done before this one that waits."""
         with self._changed:
-            self._forget_cancelled()
             before = list(self._waiting).index(job) if job in self._waiting else 0
             return before + (self._running not in (None, job))
 
     def close(self) -> None:
-        """Cancel everything and wait for the end of what runs."""
+        """Cancel everything and wait for the end of what runs, some seconds at most."""
         with self._changed:
             self._closed = True
-            for job in (*self._waiting, *filter(None, [self._running])):
-                job.cancel()
+            left = [*self._waiting, *filter(None, [self._running])]
             self._changed.notify()
-        self._thread.join()
+        for job in left:
+            job.cancel()
+        self._thread.join(CLOSING_SECONDS)
 
-    def _forget_cancelled(self) -> None:
-        """A cancelled job that waits ends at once, not when its turn comes. Called with the lock held."""
-        for job in [job for job in self._waiting if job._cancelled.is_set()]:
-            self._waiting.remove(job)
+    def forget(self, job: Job) -> None:
+        """Take a job that was cancelled out of the queue, if it still waits: it ends now, not when its turn comes."""
+        with self._changed:
+            waits = job in self._waiting
+            if waits:
+                self._waiting.remove(job)
+        if waits:
             job.run()
 
     def _serve(self) -> None:

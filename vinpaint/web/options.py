@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Options:
         controls: in the order of the command line's help.
     """
 
-    def __init__(self, weights: str | None) -> None:
-        """Put the controls where Gradio's context is. ``weights``: the server's, to choose beside the shipped."""
+    def __init__(self, given: Mapping[str, Any] = {}) -> None:
+        """Put the controls where Gradio's context is. ``given``: what the server was started with."""
+        self._given = {name: value for name, value in given.items() if value is not None}
+        own = self._given.get("weights")
         # By name: where they lie is nobody's business.
-        given = {Path(weights).name: weights} if weights and weights not in SHIPPED else {}
-        first = {weights: weights} if weights in SHIPPED else given
-        self._weights: dict[str, str] = {**first, **{name: name for name in SHIPPED}}
+        self._weights: dict[str, str] = {name: name for name in SHIPPED}
+        if own is not None and own not in SHIPPED:
+            self._weights[f"{Path(own).resolve().name} (the server's)"] = own
         self._actions = [
             action
             for action in command_parser("inpaint")._actions
@@ -61,10 +63,10 @@ class Options:
         flags = []
         for action, value in zip(self._actions, values, strict=True):
             parsed = self._value(action, value)
-            default = (
-                next(iter(self._weights.values())) if action.dest == "weights" else action.default
-            )
-            if parsed != default:
+            default = SHIPPED[0] if action.dest == "weights" else action.default
+            if parsed != default and action.dest == "weights":
+                flags += [_name(action), Path(parsed).resolve().name]
+            elif parsed != default:
                 flags += [_name(action)] if action.nargs == 0 else [_name(action), f"{parsed}"]
         return flags
 
@@ -77,14 +79,19 @@ class Options:
         if action.nargs == 0:
             return gr.Checkbox(value=False, **shown)
         if action.dest == "weights":
-            return gr.Dropdown(choices=[*self._weights], value=next(iter(self._weights)), **shown)
+            return gr.Dropdown(choices=[*self._weights], value=self._first_weights(), **shown)
         if action.choices is not None:
-            return gr.Dropdown(choices=[*action.choices], value=action.default, **shown)
+            first = self._given.get(action.dest, action.default)
+            return gr.Dropdown(choices=[*action.choices], value=first, **shown)
         if action.type in (int, float):
             return gr.Number(
                 value=action.default, precision=0 if action.type is int else None, **shown
             )
         return gr.Textbox(value=action.default or "", **shown)
+
+    def _first_weights(self) -> str:
+        first = self._given.get("weights", SHIPPED[0])
+        return next(name for name, value in self._weights.items() if value == first)
 
     def _value(self, action: argparse.Action, value: Any) -> Any:
         if action.nargs == 0:

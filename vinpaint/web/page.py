@@ -7,10 +7,10 @@ import asyncio
 import functools
 import html
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import gradio as gr
@@ -18,7 +18,7 @@ import numpy as np
 
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
-from vinpaint.web.frames import WIDTH
+from vinpaint.web.frames import SIDE
 from vinpaint.web.jobs import Job, Jobs, Told
 from vinpaint.web.options import Options
 from vinpaint.web.project import CONTAINERS, VIDEO, Project
@@ -55,11 +55,28 @@ HOW = [
     ("Follow it through the video", "follow"),
 ]
 
+NETWORKS = ("weights", "precision", "propagate")
+"""Options of the networks that a visitor may choose."""
+
 KEPT_INPAINTERS = 4
 """Networks held in memory, of different options or queues."""
 
 PLAYED = (".mp4", ".mov", ".webm")
 """Suffixes that browsers play."""
+
+
+class Queues(NamedTuple):
+    """What is done one after another; each beside the others.
+
+    Attributes:
+        filling: whole videos.
+        looking: following, finding logos, trying some frames.
+        reading: what visitors bring.
+    """
+
+    filling: Jobs
+    looking: Jobs
+    reading: Jobs
 
 
 class Page:
@@ -68,30 +85,29 @@ class Page:
     Args:
         workspaces: who is on it.
         make_inpainter: gives who fills, for ``weights``, ``precision`` and ``propagate``.
-        filling: the queue of whole videos.
-        looking: the queue of everything short: reading, following, trying some frames.
-        weights: a choice beside the shipped ones, and the first.
+        queues: of jobs.
+        networks: what ``weights``, ``precision`` and ``propagate`` are at first.
     """
 
     def __init__(
         self,
         workspaces: Workspaces,
         make_inpainter: Callable[..., Inpainter],
-        filling: Jobs,
-        looking: Jobs,
-        weights: str | None = None,
+        queues: Queues,
+        networks: Mapping[str, Any],
     ) -> None:
         self.workspaces = workspaces
         self._make_inpainter = make_inpainter
-        self._filling, self._looking = filling, looking
+        self._queues = queues
+        self._networks = networks
         self._inpainters: dict[tuple[Any, ...], Inpainter] = {}
         self._making = threading.Lock()
         self._pages: dict[str, str] = {}  # Gradio's session to token
-        self.blocks = self._build(weights)
+        self.blocks = self._build()
 
     # --- what is on it
 
-    def _build(self, weights: str | None) -> gr.Blocks:
+    def _build(self) -> gr.Blocks:
         with gr.Blocks(title="vinpaint", analytics_enabled=False) as blocks:
             self.token = gr.Textbox(visible=False)
             gr.Markdown(
@@ -111,7 +127,7 @@ class Page:
                         sources=(),
                         transforms=(),
                         layers=False,
-                        brush=_brush(WIDTH),
+                        brush=_brush(SIDE),
                         eraser=gr.Eraser(default_size=24),
                         format="png",
                         visible=False,
@@ -152,9 +168,7 @@ class Page:
                                 elem_id="mask-file",
                                 height=110,
                             )
-                    with gr.Accordion(
-                        "Options", open=False, visible=False, elem_id="options"
-                    ) as self.settings:
+                    with gr.Accordion("Options", open=False, elem_id="options") as self.settings:
                         self.suffix = gr.Dropdown(
                             ["as the input", *CONTAINERS],
                             value="as the input",
@@ -168,7 +182,7 @@ class Page:
                             label="--compare",
                             info="also write a video, input and output side by side",
                         )
-                        self.options = Options(weights)
+                        self.options = Options(self._networks)
                     with gr.Row():
                         self.try_button = gr.Button("Try some frames", visible=False, elem_id="try")
                         self.fill_button = gr.Button(
@@ -228,9 +242,10 @@ class Page:
                 show_progress="hidden",
                 api_visibility="private",
             )
+            # What was painted while the job ran is taken, not wiped.
             shown = watched.then(
-                self._guarded(self._show),
-                [self.token, self.frame],
+                self._guarded(self._go),
+                painted,
                 every,
                 show_progress="hidden",
                 api_visibility="private",
@@ -255,7 +270,7 @@ class Page:
         )
         on(watched.then, self._show, [self.token, self.frame], "show")
         blocks.unload(self._leave)
-        gr.Timer(20).tick(
+        gr.Timer(5).tick(
             self._alive, [self.token], show_progress="hidden", api_visibility="private", queue=False
         )
 
@@ -276,6 +291,13 @@ class Page:
         on(self.cancel_button.click, self._cancel, [self.token])
         on(self.moment.release, self._compare, [self.token, self.moment])
 
+    def warm(self) -> None:
+        """Make the networks that most visitors will use. Raises what ``make_inpainter`` raises."""
+        first = self.options.read([control.value for control in self.options.controls])
+        networks = {name: first[name] for name in NETWORKS}
+        key = ("filling", *networks.values())
+        self._inpainters[key] = self._make_inpainter(**networks)
+
     # --- coming and going
 
     def _arrive(self, token: str, request: gr.Request) -> Updates:
@@ -288,7 +310,9 @@ class Page:
         }
 
     def _leave(self, request: gr.Request) -> None:
-        self.workspaces.close_page(self._pages.pop(request.session_hash or "", ""))
+        token = self._pages.pop(request.session_hash or "", "")
+        if token not in self._pages.values():  # a tab that was duplicated has it too
+            self.workspaces.close_page(token)
 
     def _alive(self, token: str) -> None:
         with suppress(InputError):  # the next thing the visitor does says so
@@ -323,46 +347,46 @@ class Page:
         workspace = self.workspaces.get(token)
         if upload is None:
             raise InputError("Nothing was uploaded: drop a video file.")
+        path = workspace.project.receive(Path(upload))
         workspace.start(
-            self._looking,
-            lambda told: workspace.project.load(
-                Path(upload), told, allow_truncated=allow_truncated
-            ),
+            self._queues.reading,
+            lambda told: workspace.project.load(path, told, allow_truncated=allow_truncated),
         )
-        return {self.upload: None, self.result: gr.update(visible=False)}
+        return {self.status: _say(BEGINNING), self.upload: None, self.editor: None}
 
     def _add(self, *painted: Any) -> Updates:
         workspace = self._take_paint(*painted, must=True)
-        workspace.start(self._looking, workspace.project.follow)
-        return {self.status: _say(BEGINNING)}
+        workspace.start(self._queues.looking, workspace.project.follow)
+        return self._begun(workspace)
 
     def _find_logo(self, *painted: Any) -> Updates:
         workspace = self._take_paint(*painted)
-        workspace.start(self._looking, workspace.project.find_logo)
-        return {self.status: _say(BEGINNING)}
+        workspace.start(self._queues.looking, workspace.project.find_logo)
+        return self._begun(workspace)
 
     def _add_box(self, *given: Any) -> Updates:
         *painted, text = given
         workspace = self._take_paint(*painted)
         workspace.project.add_box(text)
-        workspace.start(self._looking, workspace.project.follow)
-        return {self.status: _say(BEGINNING), self.box_text: ""}
+        workspace.start(self._queues.looking, workspace.project.follow)
+        return {**self._begun(workspace), self.box_text: ""}
 
     def _add_file(self, *given: Any) -> Updates:
         *painted, upload = given
         workspace = self._take_paint(*painted)
-        workspace.start(self._looking, lambda told: workspace.project.add_file(Path(upload), told))
-        return {self.status: _say(BEGINNING), self.mask_file: None}
+        path = workspace.project.receive(Path(upload))
+        workspace.start(self._queues.reading, lambda told: workspace.project.add_file(path, told))
+        return {**self._begun(workspace), self.mask_file: None}
 
     def _try(self, *given: Any) -> Updates:
         workspace = self._take_paint(*given[:6])
         index, (_, _, _, *values) = int(given[2]), given[6:]
         options, inpainter = self._settings("looking", values)
         workspace.start(
-            self._looking,
+            self._queues.looking,
             lambda told: workspace.project.try_frames(index, inpainter(told), told, options),
         )
-        return {self.status: _say(BEGINNING)}
+        return self._begun(workspace)
 
     def _fill(self, *given: Any) -> Updates:
         workspace = self._take_paint(*given[:6])
@@ -371,7 +395,7 @@ class Page:
         options, inpainter = self._settings("filling", values)
         chosen = suffix if suffix in CONTAINERS else None
         workspace.start(
-            self._filling,
+            self._queues.filling,
             lambda told: workspace.project.fill(
                 inpainter(told),
                 told,
@@ -382,18 +406,15 @@ class Page:
                 flags=flags,
             ),
         )
-        return {self.status: _say(BEGINNING)}
+        return self._begun(workspace)
 
     def _settings(
         self, queue: str, values: list[Any]
     ) -> tuple[dict[str, Any], Callable[[Told], Inpainter]]:
         """Options of :func:`vinpaint.inpaint_video`, and who fills, made when a job of the queue needs it."""
         options = self.options.read(values)
-        networks = {name: options.pop(name) for name in ("weights", "precision", "propagate")}
-        key = (
-            queue,
-            *networks.values(),
-        )  # two queues work at a time, each with networks of its own
+        networks = {name: options.pop(name) for name in NETWORKS}
+        key = (queue, *networks.values())  # queues work side by side, each with its own
 
         def inpainter(told: Told) -> Inpainter:
             with self._making:
@@ -408,11 +429,15 @@ class Page:
 
         return options, inpainter
 
+    def _begun(self, workspace: Workspace) -> Updates:
+        """After a job was started: what was painted is in the hole now, and no longer paint."""
+        return {self.status: _say(BEGINNING), **self._drawing(workspace.project, workspace.frame)}
+
     def _take_paint(
         self,
         token: str,
         editor: dict[str, Any] | None,
-        index: float,
+        _index: float,
         how: str,
         when: str,
         box: bool,
@@ -424,7 +449,8 @@ class Page:
         workspace.act()
         painted = _paint(editor)
         if painted is not None:
-            workspace.project.add_painted(painted, int(index), how=how, box=box, when=when)
+            # The slider may have moved on; the paint is on the frame that was shown.
+            workspace.project.add_painted(painted, workspace.frame, how=how, box=box, when=when)
         elif must:
             raise InputError(
                 "Nothing is painted on this frame: paint over what should go, then add it."
@@ -434,7 +460,9 @@ class Page:
     # --- what is seen
 
     async def _watch(self, token: str) -> AsyncIterator[Updates]:
-        """Show how far the job of a workspace is, until it has ended; nothing without one."""
+        """Show how far the job of a workspace is, until it has ended."""
+        # Always something: of a generator that gives nothing Gradio makes empty outputs.
+        yield {self.cancel_button: gr.update(visible=False)}
         try:
             workspace = self.workspaces.get(token)
         except InputError:
@@ -443,7 +471,10 @@ class Page:
         if job is None or workspace.told is job:
             return
         while job.active:
-            yield {self.status: self._progress(job), self.cancel_button: gr.update(visible=True)}
+            yield {
+                self.status: self._progress(job),
+                self.cancel_button: gr.update(visible=True),
+            }
             await asyncio.sleep(0.25)
         workspace.told = job
         yield {
@@ -453,7 +484,7 @@ class Page:
 
     def _progress(self, job: Job) -> str:
         if job.state == "waiting":
-            return _say(waiting(max(self._filling.ahead(job), self._looking.ahead(job))))
+            return _say(waiting(job.ahead))
         return _say(running(job), share=job.done / job.total if job.total else None)
 
     def _show(self, token: str, index: float) -> Updates:
@@ -465,7 +496,6 @@ class Page:
         there = gr.update(visible=frames is not None)
         updates: Updates = {
             self.hole: there,
-            self.settings: there,
             self.try_button: there,
             self.fill_button: there,
             self.cancel_button: gr.update(
@@ -481,22 +511,33 @@ class Page:
                 self.frame: gr.update(visible=False),
             }
         last = len(frames) - 1
-        index = max(0, min(index, last))
-        labels = [part.label for part in project.parts]
+        workspace.frame = index = max(0, min(index, last))
         updates |= {
             self.about: f"**{html.escape(project.about())}**",
-            self.editor: gr.update(
-                value={"background": project.shown(index), "layers": [], "composite": None},
-                canvas_size=frames.size,
-                brush=_brush(frames.size[0]),
-                visible=True,
-            ),
             self.frame: gr.update(maximum=last, value=index, visible=True),
-            self.parts: gr.update(
-                choices=labels, value=[part.label for part in project.chosen], visible=bool(labels)
-            ),
+            **self._drawing(project, index),
         }
         return {**updates, **self._result(project)}
+
+    def _drawing(self, project: Project, index: int) -> Updates:
+        """A frame to paint on, its hole marked, without paint; and the parts of the hole."""
+        if project.frames is None:
+            return {}
+        size = project.frames.size
+        labels = [part.label for part in project.parts]
+        return {
+            self.editor: gr.update(
+                value={"background": project.shown(index), "layers": [], "composite": None},
+                canvas_size=size,
+                brush=_brush(size[0]),
+                visible=True,
+            ),
+            self.parts: gr.update(
+                choices=labels,
+                value=[part.label for part in project.chosen],
+                visible=bool(labels),
+            ),
+        }
 
     def _result(self, project: Project) -> Updates:
         """What was tried last, if that was after the last fill, and what was filled."""

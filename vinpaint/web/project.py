@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,15 @@ Picture = NDArray[np.uint8]
 TRIED_FRAMES = 16
 """Frames that are filled for a first look, around the one that is shown."""
 
+LARGEST_TABLE = 1 << 20
+"""Bytes of a file of boxes or subtitles: tens of thousands of lines."""
+
+MOST_PATCHES = 100
+"""Boxes from one picture of paint."""
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf,nut,ivf,srt,webvtt,ass"
+"""FFmpeg's demuxers for what visitors bring. Not among them: playlists, which name other files of the server."""
+
 VIDEO = "Filled video"
 """What a filled clip's first file is called."""
 
@@ -48,10 +58,12 @@ class Limits:
     Attributes:
         frames: of a clip.
         pixels: of a frame.
+        bytes: of all files of a visitor.
     """
 
     frames: int = 7500
     pixels: int = 4096 * 2304
+    bytes: int = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -109,14 +121,21 @@ class Project:
         self.folder = folder
         self.limits = limits
         self._made = 0
-        self._clear()
+        folder.mkdir(mode=0o700)
+        self._begin(self._new_home())
 
-    def _clear(self) -> None:
-        """Forget the clip and all that belongs to it, files and all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(mode=0o700)
+    def _new_home(self) -> Path:
+        """A folder for one clip and all that belongs to it."""
+        home = self.new_file("clip", "", self.folder)
+        home.mkdir()
+        return home
+
+    def _begin(self, home: Path) -> None:
+        """Start anew, without a clip."""
+        self.home = home
         self.clip: Clip | None = None
         self.frames: FrameStore | None = None
+        self.allow_truncated = False
         self.parts: list[Part] = []
         self.left_out: set[str] = set()
         self.filled: Filled | None = None
@@ -127,15 +146,16 @@ class Project:
 
     # --- the clip
 
-    def load(self, upload: Path, told: Told, *, allow_truncated: bool = False) -> None:
-        """Take an uploaded file as the clip, in place of an earlier one and its hole.
+    def load(self, path: Path, told: Told, *, allow_truncated: bool = False) -> None:
+        """Take a file that :meth:`receive` brought as the clip, in place of an earlier one and all that belongs to it.
 
         Raises:
-            InputError: it is no video, or more than the limits allow.
+            InputError: it is no video, or more than the limits allow; the earlier clip stays.
         """
-        self._clear()
+        home = self._new_home()
         try:
-            path = self.keep(upload)
+            path = path.rename(home / path.name)
+            refuse_playlists(path)
             clip = open_clip(path, allow_truncated=allow_truncated, argument="video")
             self._check(clip.info.width * clip.info.height, clip.info.frame_count or 0)
 
@@ -143,11 +163,15 @@ class Project:
                 self._check(0, done)
                 told(what, done, total)
 
-            frames = FrameStore(self.new_file("frames", ".jpg"), clip, counted, "Reading")
+            frames = FrameStore(home / "frames", clip, counted, "Reading")
         except BaseException:
-            self._clear()
+            path.unlink(missing_ok=True)
+            shutil.rmtree(home)
             raise
-        self.clip, self.frames = clip, frames
+        old = self.home
+        self._begin(home)
+        self.clip, self.frames, self.allow_truncated = clip, frames, allow_truncated
+        shutil.rmtree(old)
 
     def _check(self, pixels: int, frames: int) -> None:
         if frames > self.limits.frames:
@@ -161,18 +185,27 @@ class Project:
                 "taken here. Make it smaller, or use `vinpaint inpaint` on the command line."
             )
 
-    def keep(self, upload: Path) -> Path:
-        """Bring an uploaded file into the folder, under its own name."""
-        path = self.folder / upload.name
-        if path.exists():
-            path = self.new_file(upload.stem, upload.suffix)
+    def check_room(self) -> None:
+        """Raise InputError if the files here are more than the limits allow."""
+        held = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        if held > self.limits.bytes:
+            raise InputError(
+                f"Your files here take {held >> 20} MB, more than {self.limits.bytes >> 20}: drop the video anew, which "
+                "deletes what belongs to it."
+            )
+
+    def receive(self, upload: Path) -> Path:
+        """Bring an uploaded file here, under its own name."""
+        place = self.new_file("upload", "", self.home)
+        place.mkdir()
+        path = place / upload.name
         os.link(upload, path)  # no second copy: one file system
         return path
 
-    def new_file(self, stem: str, suffix: str) -> Path:
-        """A path in the folder that has not been given before."""
+    def new_file(self, stem: str, suffix: str, folder: Path | None = None) -> Path:
+        """A path that has not been given before; in the clip's folder, or in another."""
         self._made += 1
-        return self.folder / f"{stem}-{self._made}{suffix}"
+        return (folder or self.home) / f"{stem}-{self._made}{suffix}"
 
     def need_clip(self) -> tuple[Clip, FrameStore]:
         """The clip and its frames.
@@ -221,17 +254,22 @@ class Project:
         clip, _ = self.need_clip()
         if not painted.any():
             return None
+        if how == "span":
+            self._check_span(when)
         size = (clip.info.width, clip.info.height)
         mask = cv2.resize(
             (painted > 0).astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR
         )
-        mask = np.where(mask >= 128, np.uint8(255), np.uint8(0))
-        stretch = ""
-        if how == "span":
-            stretch = f"@{when.strip()}"
-            self._check_span(when)
+        mask = np.where(mask >= 100, np.uint8(255), np.uint8(0))  # a single pixel of paint stays
+        if not mask.any():
+            return None
+        stretch = f"@{when.strip()}" if how == "span" else ""
         if box:
             mask, texts = _boxes(mask)
+            if len(texts) > MOST_PATCHES:
+                raise InputError(
+                    f"{len(texts)} patches of paint are too many for boxes: at most {MOST_PATCHES}, or take the paint as it is."
+                )
             if how != "follow":
                 return [self.add_box(text + stretch) for text in texts][-1]
         path = self.new_file("painted", ".png")
@@ -261,14 +299,13 @@ class Project:
             self.parts.append(part)
         return part
 
-    def add_file(self, upload: Path, told: Told) -> Part:
-        """Add a mask (a picture or a video), boxes (CSV) or the times of subtitles, by the file's suffix.
+    def add_file(self, path: Path, told: Told) -> Part:
+        """Add what :meth:`receive` brought: a mask (a picture or a video), boxes (CSV) or the times of subtitles, by the file's suffix.
 
         Raises:
             InputError: the file cannot be read as what it is, or does not fit the clip.
         """
         clip, _ = self.need_clip()
-        path = self.keep(upload)
         suffix = path.suffix.lower()
         kind: Kind = "mask"
         if suffix == ".csv":
@@ -277,6 +314,12 @@ class Project:
             kind = "subtitles"
         part = Part(kind, str(path), f"{path.name}")
         try:
+            if kind != "mask" and path.stat().st_size > LARGEST_TABLE:
+                raise InputError(
+                    f"{path.name} is larger than {LARGEST_TABLE >> 20} MB; expected fewer lines."
+                )
+            if kind != "boxes" and suffix not in EXTENSIONS:
+                refuse_playlists(path)
             if kind == "mask" and suffix not in EXTENSIONS:
                 open_mask(path, clip)
                 self._store((str(path),), path, told)
@@ -300,6 +343,7 @@ class Project:
             clip.info.path,
             path,
             MaskSources(logo=True),
+            allow_truncated=self.allow_truncated,
             progress=_named(told, {"logo": "Looking for a logo"}),
         )
         part = Part("paint", str(path), "logo that was found")
@@ -314,22 +358,32 @@ class Project:
             return
         path = self.new_file("followed", ".mkv")
         names = {"frames": "Reading", "follow": "Following", "mask": "Drawing the hole"}
-        make_mask(clip.info.path, path, MaskSources(follow=key), progress=_named(told, names))
-        self._store(key, path, told)
+        make_mask(
+            clip.info.path,
+            path,
+            MaskSources(follow=key),
+            allow_truncated=self.allow_truncated,
+            progress=_named(told, names),
+        )
+        try:
+            self._store(key, path, told)
+        except BaseException:
+            path.unlink()
+            raise
         self._followed[key] = path
 
     def _store(self, key: tuple[str, ...], path: Path, told: Told) -> None:
-        store = FrameStore(
-            self.new_file("mask", ".jpg"),
-            open_clip(path, argument="mask"),
-            told,
-            "Reading the mask",
-        )
         _, frames = self.need_clip()
-        if len(store) != len(frames):
-            raise InputError(
-                f"The mask has {len(store)} frames, but the video has {len(frames)}; expected one a frame."
-            )
+        file = self.new_file("mask", ".jpg")
+        try:
+            store = FrameStore(file, open_clip(path, argument="mask"), told, "Reading the mask")
+            if len(store) != len(frames):
+                raise InputError(
+                    f"The mask has {len(store)} frames, but the video has {len(frames)}; expected one a frame."
+                )
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
         self._stores[key] = store
 
     def _check_span(self, text: str) -> None:
@@ -379,12 +433,18 @@ class Project:
         """Fill some frames around one, for a first look. Raises what :meth:`fill` raises."""
         clip, frames = self.need_clip()
         given = {name: options[name] for name in ("dilate", "invert", "feather")}
-        masks = open_mask(self._mask(told), clip, resize=options["mask_resize"], **given)
+        masks = open_mask(
+            self._mask(told),
+            clip,
+            resize=options["mask_resize"],
+            allow_truncated=self.allow_truncated,
+            **given,
+        )
         first = max(0, min(index - TRIED_FRAMES // 2, len(frames) - TRIED_FRAMES))
         stop = min(len(frames), first + TRIED_FRAMES)
         pairs = []
         for frame, hole in islice(masks.pair(clip.frames()), stop):
-            told("Going there", frame.index, first)
+            told("Going there", min(frame.index, first), first)
             if frame.index >= first:
                 pairs.append((eight_bit(frame.rgb), hole))
         told("Filling some frames", 0, 0)
@@ -450,7 +510,7 @@ class Project:
                 progress=lambda done, total: told(
                     "Filling" if done else "Looking for cuts", done, total
                 ),
-                **options,
+                **{**options, "allow_truncated": self.allow_truncated},
             )
             filled = open_clip(files[VIDEO])
             frames = FrameStore(folder / "frames", filled, told, "Reading the result")
@@ -462,8 +522,7 @@ class Project:
             files["Mask"] = mask
             hole = ["--mask", mask.name]
         command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
-        holes = (index for index in range(len(frames)) if self.hole_at(index).any())
-        self.filled = Filled(files, frames, next(holes, 0), report, shlex.join(command))
+        self.filled = Filled(files, frames, report.first_hole or 0, report, shlex.join(command))
         self.tried = None
         return self.filled
 
@@ -491,10 +550,25 @@ class Project:
                 sources = replace(sources, mask=[*sources.mask, followed])
             path = self.new_file("mask", ".mkv")
             make_mask(
-                clip.info.path, path, sources, progress=_named(told, {"mask": "Drawing the hole"})
+                clip.info.path,
+                path,
+                sources,
+                allow_truncated=self.allow_truncated,
+                progress=_named(told, {"mask": "Drawing the hole"}),
             )
             self._masks[key] = path
         return self._masks[key]
+
+
+def refuse_playlists(path: Path) -> None:
+    """Raise InputError if a file is none of :data:`FORMATS`."""
+    try:
+        av.open(str(path), options={"format_whitelist": FORMATS}).close()
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{path.name} cannot be read as a video: {error.strerror or error}. Expected a file such as .mp4, .mov, .mkv, "
+            ".webm or .avi."
+        ) from error
 
 
 def _followed_key(parts: Sequence[Part]) -> tuple[str, ...]:

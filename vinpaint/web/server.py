@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import getpass
 import ipaddress
+import logging
 import os
 import secrets
 import shutil
@@ -14,11 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vinpaint.errors import InputError
 from vinpaint.inpainting import Inpainter
@@ -35,6 +37,8 @@ PASSWORD_VARIABLE = "VINPAINT_WEB_PASSWORD"
 
 UPLOAD_SECONDS = 1800.0
 """How long what Gradio has put away, uploads and pictures it shows, lies there. Projects keep links of their own."""
+
+logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2.0
 
@@ -54,7 +58,7 @@ class ServerOptions:
         queue: videos that may wait to be filled.
         visitors: pages that may be open at once.
         keep: minutes without any action until the files of an open page are deleted.
-        weights: a choice on the page beside the shipped ones, and the first.
+        networks: what the page's ``weights``, ``precision`` and ``propagate`` are at first.
     """
 
     host: str = "127.0.0.1"
@@ -66,7 +70,7 @@ class ServerOptions:
     queue: int = 30
     visitors: int = 60
     keep: float = 60.0
-    weights: str | None = None
+    networks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_password(host: str) -> str | None:
@@ -122,15 +126,20 @@ def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> I
         raise InputError(
             f"vinpaint web needs Gradio: pip install 'vinpaint[web]' ({error})"
         ) from error
-    from vinpaint.web.page import STYLE, Page
+    from vinpaint.web.page import STYLE, Page, Queues
 
     workspaces = Workspaces(root, options.limits, keep=60 * options.keep, count=options.visitors)
-    filling, looking = Jobs(options.queue), Jobs(2 * options.visitors)
-    page = Page(workspaces, make_inpainter, filling, looking, options.weights)
+    queues = Queues(
+        filling=Jobs(options.queue),
+        looking=Jobs(2 * options.visitors),
+        reading=Jobs(2 * options.visitors),
+    )
+    page = Page(workspaces, make_inpainter, queues, options.networks)
     page.blocks.queue(default_concurrency_limit=None, max_size=None)
     stop = threading.Event()
     sweeper = threading.Thread(target=_sweep, args=(workspaces, root, stop), daemon=True)
     try:
+        page.warm()
         sweeper.start()
         _, address, _ = page.blocks.launch(
             server_name=options.host,
@@ -144,6 +153,8 @@ def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> I
             app_kwargs={"exception_handlers": {OSError: _not_stored}},
             footer_links=[],
             enable_monitoring=False,
+            state_session_capacity=2
+            * options.visitors,  # what Gradio keeps of pages that were closed
             ssr_mode=False,
             theme=gr.themes.Soft(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -154,8 +165,9 @@ def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> I
     finally:
         page.blocks.close(verbose=False)
         stop.set()
-        sweeper.join()
-        for jobs in (filling, looking):
+        if sweeper.ident is not None:
+            sweeper.join()
+        for jobs in queues:
             jobs.close()
         shutil.rmtree(root, ignore_errors=True)
 
@@ -165,29 +177,34 @@ def _right(password: str, _name: str, given: str) -> bool:
 
 
 def _not_stored(_request: Request, error: Exception) -> PlainTextResponse:
-    """For an upload that the disk has no room for."""
+    """For an upload that the disk has no room for; any other failure says nothing of the server's files."""
     from starlette.responses import PlainTextResponse  # it comes with Gradio
 
-    return PlainTextResponse(explain(error), status_code=507)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PlainTextResponse(explain(error), status_code=507)
+    logger.error("a request failed", exc_info=error)
+    return PlainTextResponse("The server failed. Reload the page and try again.", status_code=500)
 
 
 def _free_port(host: str, port: int) -> int:
     """The port, or any that is free for 0."""
     try:
-        with socket.create_server((host, port)) as server:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family) as server:
             found: int = server.getsockname()[1]
             return found
-    except OSError as error:
-        raise InputError(
-            f"--port: {host}:{port} cannot be listened at: {error.strerror}"
-        ) from error
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port: {host}:{port} cannot be listened at: {error}") from error
 
 
 def _sweep(workspaces: Workspaces, root: Path, stop: threading.Event) -> None:
     while not stop.wait(SWEEP_SECONDS):
-        workspaces.sweep()
-        folders = workspaces.folders()
-        for path in root.iterdir():
-            with suppress(OSError):
-                if path not in folders and time.time() - path.stat().st_mtime > UPLOAD_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            workspaces.sweep()
+            folders = workspaces.folders()
+            for path in root.iterdir():
+                with suppress(OSError):
+                    if path not in folders and time.time() - path.stat().st_mtime > UPLOAD_SECONDS:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except Exception:
+            logger.exception("files of visitors could not be deleted; tried again soon")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from typing import Literal
 
 from vinpaint.errors import InputError
@@ -39,7 +40,9 @@ def ended(job: Job, project: Project) -> tuple[str, Mood]:
     if job.state == "cancelled":
         return "Cancelled; nothing half-written was left.", ""
     if job.error is not None:
-        return explain(job.error), "bad"
+        said = explain(job.error)
+        job.error.__traceback__ = None  # it would hold the frames that the work had at hand
+        return said, "bad"
     if isinstance(job.result, Filled):
         report = job.result.report
         rate = report.frames / report.seconds
@@ -61,11 +64,17 @@ def ended(job: Job, project: Project) -> tuple[str, Mood]:
 def explain(error: Exception) -> str:
     """A sentence that says what to do; what is nobody's input goes to the server's log too."""
     if isinstance(error, InputError):
-        return str(error)
+        return _without_folders(str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The server's disk is full, so nothing was written. Try a shorter video, or tell whoever runs this server."
     logger.error("on the page", exc_info=error)
-    return f"That failed: {str(error) or type(error).__name__}. Reload the page and try again."
+    reason = _without_folders(str(error)) or type(error).__name__
+    return f"That failed: {reason}. Reload the page and try again."
+
+
+def _without_folders(text: str) -> str:
+    """Files by their names alone: where they lie is secret."""
+    return re.sub(r"/[^\s:'\"]*/vinpaint-web-[^/\s]+/(?:[^/\s:'\"]+/)*", "", text)
 
 
 def duration(seconds: float) -> str:

@@ -36,6 +36,7 @@ class Workspace:
         project: its clip and all that belongs to it; in a folder with a secret name of its own.
         job: what it does, or did last.
         told: the job whose end the page has shown.
+        frame: the frame that the page shows.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -43,6 +44,7 @@ class Workspace:
         self.project = Project(folder, limits)
         self.job: Job | None = None
         self.told: Job | None = None
+        self.frame = 0
         self.acted = self.seen = time.monotonic()
         self.closed = False
         self._lock = threading.Lock()
@@ -59,9 +61,10 @@ class Workspace:
         """Queue a job.
 
         Raises:
-            InputError: another one has not ended, or the queue is full.
+            InputError: another one has not ended, the queue is full, or the files here are too large.
             OSError: the disk is nearly full.
         """
+        self.project.check_room()
         if shutil.disk_usage(self.project.folder).free < RESERVED_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._lock:
@@ -155,11 +158,15 @@ class Workspaces:
     def sweep(self) -> None:
         """Delete what has expired; a job is cancelled first, and its files go when it has ended."""
         with self._lock:
-            for token, workspace in list(self._all.items()):
-                if workspace.expired(self._keep):
-                    workspace.cancel()
-                    self._ending.append(self._all.pop(token))
-            for workspace in list(self._ending):
-                if workspace.job is None or not workspace.job.active:
-                    shutil.rmtree(workspace.project.folder, ignore_errors=True)
+            expired = [w for w in self._all.values() if w.expired(self._keep)]
+            for workspace in expired:
+                del self._all[workspace.token]
+            self._ending += expired
+            ending = list(self._ending)
+        # Without the lock, for which the page would wait.
+        for workspace in ending:
+            workspace.cancel()
+            if workspace.job is None or not workspace.job.active:
+                shutil.rmtree(workspace.project.folder, ignore_errors=True)
+                with self._lock:
                     self._ending.remove(workspace)
