@@ -142,8 +142,8 @@ def test_a_playlist_cannot_name_files_of_the_server(project, tmp_path, name, pla
 def test_an_uploaded_file_is_never_written_over(project, tmp_path):
     mask = media.write_image(tmp_path / "painted-2.png", paint(40, 30, 8, 8))
     add_file(project, mask)
-    for _ in range(4):
-        project.add_painted(paint(), 0, how="always", box=False, when="")
+    for index in range(4):
+        project.add_painted(paint(), index, how="always", box=False, when="")
     assert project.hole_at(0)[34, 44]
     assert mask.read_bytes()[:4] == b"\x89PNG"
     assert len({part.value for part in project.parts}) == 5
@@ -236,6 +236,15 @@ def test_boxes_around_patches_of_paint(project):
     texts = [part.value for part in project.parts]
     assert texts == ["4,4,5,6@0.2s-0.4s", "30,20,8,4@0.2s-0.4s"]
     assert parse_box(texts[0]).width == 5
+
+
+def test_the_same_paint_is_added_once(project):
+    for _ in range(2):
+        project.add_painted(paint(), 3, how="always", box=False, when="")
+    assert len(project.parts) == 1
+    project.add_painted(paint(), 4, how="always", box=False, when="")
+    project.add_painted(paint(2, 2, 9, 9), 4, how="always", box=False, when="")
+    assert len(project.parts) == 3
 
 
 def test_nothing_painted_adds_nothing(project):

@@ -345,6 +345,7 @@ class Page:
 
     def _load(self, token: str, upload: str | None, allow_truncated: bool) -> Updates:
         workspace = self.workspaces.get(token)
+        workspace.check_ready()
         if upload is None:
             raise InputError("Nothing was uploaded: drop a video file.")
         path = workspace.project.receive(Path(upload))
@@ -355,31 +356,31 @@ class Page:
         return {self.status: _say(BEGINNING), self.upload: None, self.editor: None}
 
     def _add(self, *painted: Any) -> Updates:
-        workspace = self._take_paint(*painted, must=True)
+        workspace = self._take_paint(*painted, ready=True, must=True)
         workspace.start(self._queues.looking, workspace.project.follow)
         return self._begun(workspace)
 
     def _find_logo(self, *painted: Any) -> Updates:
-        workspace = self._take_paint(*painted)
+        workspace = self._take_paint(*painted, ready=True)
         workspace.start(self._queues.looking, workspace.project.find_logo)
         return self._begun(workspace)
 
     def _add_box(self, *given: Any) -> Updates:
         *painted, text = given
-        workspace = self._take_paint(*painted)
+        workspace = self._take_paint(*painted, ready=True)
         workspace.project.add_box(text)
         workspace.start(self._queues.looking, workspace.project.follow)
         return {**self._begun(workspace), self.box_text: ""}
 
     def _add_file(self, *given: Any) -> Updates:
         *painted, upload = given
-        workspace = self._take_paint(*painted)
+        workspace = self._take_paint(*painted, ready=True)
         path = workspace.project.receive(Path(upload))
         workspace.start(self._queues.reading, lambda told: workspace.project.add_file(path, told))
         return {**self._begun(workspace), self.mask_file: None}
 
     def _try(self, *given: Any) -> Updates:
-        workspace = self._take_paint(*given[:6])
+        workspace = self._take_paint(*given[:6], ready=True)
         index, (_, _, _, *values) = int(given[2]), given[6:]
         options, inpainter = self._settings("looking", values)
         workspace.start(
@@ -389,7 +390,7 @@ class Page:
         return self._begun(workspace)
 
     def _fill(self, *given: Any) -> Updates:
-        workspace = self._take_paint(*given[:6])
+        workspace = self._take_paint(*given[:6], ready=True)
         suffix, preview, compare, *values = given[6:]
         flags = self.options.flags(values)
         options, inpainter = self._settings("filling", values)
@@ -442,11 +443,17 @@ class Page:
         when: str,
         box: bool,
         *,
+        ready: bool = False,
         must: bool = False,
     ) -> Workspace:
-        """The workspace, with what was painted and not added yet added to its hole: paint is never lost."""
+        """The workspace, with what was painted and not added yet added to its hole: paint is never lost.
+
+        ``ready``: a job is to be started; if it cannot be, the paint stays paint. ``must``: something must be painted.
+        """
         workspace = self.workspaces.get(token)
         workspace.act()
+        if ready:
+            workspace.check_ready()
         painted = _paint(editor)
         if painted is not None:
             # The slider may have moved on; the paint is on the frame that was shown.

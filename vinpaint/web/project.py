@@ -140,6 +140,7 @@ class Project:
         self.left_out: set[str] = set()
         self.filled: Filled | None = None
         self.tried: Tried | None = None
+        self._painted: tuple[tuple[Any, ...], Part] | None = None
         self._stores: dict[tuple[str, ...], FrameStore] = {}
         self._followed: dict[tuple[str, ...], Path] = {}
         self._masks: dict[tuple[str, ...], Path] = {}
@@ -264,6 +265,14 @@ class Project:
         if not mask.any():
             return None
         stretch = f"@{when.strip()}" if how == "span" else ""
+        again = (index, how, stretch, box, mask.tobytes())
+        if self._painted is not None and self._painted[0] == again:
+            return self._painted[1]  # the page may hand over the same paint twice
+        part = self._add_mask(mask, index, how, box, stretch)
+        self._painted = again, part
+        return part
+
+    def _add_mask(self, mask: Picture, index: int, how: str, box: bool, stretch: str) -> Part:
         if box:
             mask, texts = _boxes(mask)
             if len(texts) > MOST_PATCHES:
@@ -278,7 +287,7 @@ class Project:
         if how == "follow":
             part = Part("follow", f"{path}@{index}", f"{count}: followed from frame {index}")
         else:
-            times = f", {when.strip()}" if stretch else ", whole video"
+            times = f", {stretch[1:]}" if stretch else ", whole video"
             part = Part("paint", f"{path}{stretch}", f"{count}: painted on frame {index}{times}")
         self.parts.append(part)
         return part

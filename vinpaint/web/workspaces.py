@@ -57,6 +57,14 @@ class Workspace:
         """Note that the visitor did something."""
         self.acted = time.monotonic()
 
+    def check_ready(self) -> None:
+        """Raise what :meth:`start` would, but for a full queue."""
+        self.project.check_room()
+        if shutil.disk_usage(self.project.folder).free < RESERVED_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.job is not None and self.job.active:
+            raise InputError("Something is running for you already: wait for it, or press Cancel.")
+
     def start(self, jobs: Jobs, work: Callable[[Told], Any]) -> Job:
         """Queue a job.
 
@@ -64,14 +72,8 @@ class Workspace:
             InputError: another one has not ended, the queue is full, or the files here are too large.
             OSError: the disk is nearly full.
         """
-        self.project.check_room()
-        if shutil.disk_usage(self.project.folder).free < RESERVED_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._lock:
-            if self.job is not None and self.job.active:
-                raise InputError(
-                    "Something is running for you already: wait for it, or press Cancel."
-                )
+            self.check_ready()
             self.act()
             self.job = jobs.submit(work)
             return self.job
