@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +57,3 @@ class FrameStore:
         bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert bgr is not None
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return map(self.at, range(len(self)))

@@ -221,14 +221,12 @@ class Page:
         painted = [self.token, self.editor, self.frame, self.how, self.when, self.box]
         settings = [self.suffix, self.preview, self.compare, *self.options.controls]
 
-        def on(
-            event: Any, does: Callable[..., Any], inputs: list[Any], name: str | None = None
-        ) -> Any:
+        def on(event: Any, does: Callable[..., Any], inputs: list[Any]) -> Any:
             return event(
                 self._guarded(does),
                 inputs,
                 every,
-                api_name=name or does.__name__.lstrip("_"),
+                api_name=does.__name__.lstrip("_"),
                 show_progress="hidden",
             )
 
@@ -268,7 +266,7 @@ class Page:
             show_progress="hidden",
             api_name="watch",
         )
-        on(watched.then, self._show, [self.token, self.frame], "show")
+        on(watched.then, self._show, [self.token, self.frame])
         blocks.unload(self._leave)
         gr.Timer(5).tick(
             self._alive, [self.token], show_progress="hidden", api_visibility="private", queue=False
