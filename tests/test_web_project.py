@@ -14,13 +14,14 @@ from models import random_model
 
 from vinpaint.cli import main
 from vinpaint.errors import InputError, InputWarning
-from vinpaint.files import inpaint_video
 from vinpaint.inpainting import Inpainter
 from vinpaint.nn import InpainterConfig
 from vinpaint.video.masks import parse_box
 from vinpaint.video.reader import open_clip
-from vinpaint.web.jobs import Cancelled
+from vinpaint.web.jobs import Cancelled, Job, Jobs
 from vinpaint.web.project import TRIED_FRAMES, VIDEO, Limits, Project
+from vinpaint.web.wording import ended
+from vinpaint.web.worker import Filler
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 30
 OPTIONS = {"dilate": 0, "invert": False, "feather": 0, "mask_resize": False}
@@ -33,6 +34,11 @@ def silent(*_told):
 @pytest.fixture(scope="module")
 def inpainter():
     return Inpainter(random_model(InpainterConfig(width=0.125)), chunk_frames=8)
+
+
+@pytest.fixture(scope="module")
+def filler(inpainter):
+    return Filler(lambda: inpainter)
 
 
 @pytest.fixture
@@ -149,7 +155,7 @@ def test_an_uploaded_file_is_never_written_over(project, tmp_path):
     assert len({part.value for part in project.parts}) == 5
 
 
-def test_a_damaged_clip_can_be_taken_for_what_it_has(project, tmp_path, inpainter):
+def test_a_damaged_clip_can_be_taken_for_what_it_has(project, tmp_path, filler):
     whole = media.write_video(tmp_path / "a.mkv", frames=FRAMES)
     damaged = media.truncate(whole, 0.7)
     with pytest.raises(InputError, match="--allow-truncated"):
@@ -159,7 +165,7 @@ def test_a_damaged_clip_can_be_taken_for_what_it_has(project, tmp_path, inpainte
         load(project, damaged, allow_truncated=True)
         project.add_box("20,10,12,8")
         project.add_painted(paint(), 0, how="always", box=False, when="")
-        filled = project.fill(inpainter, silent, OPTIONS)
+        filled = project.fill(filler, {}, silent, OPTIONS)
     assert filled.report.frames == len(project.frames) < FRAMES
 
 
@@ -186,12 +192,12 @@ def test_files_have_a_limit(project, tmp_path):
 
 
 @pytest.mark.parametrize("frames", [1, 2])
-def test_very_short_clips(tmp_path, inpainter, frames):
+def test_very_short_clips(tmp_path, filler, frames):
     project = Project(tmp_path / "project", Limits())
     load(project, media.write_video(tmp_path / "a.mkv", frames=frames))
     project.add_box("20,10,12,8")
-    assert len(project.try_frames(0, inpainter, silent, OPTIONS).after) == frames
-    assert project.fill(inpainter, silent, OPTIONS).report.frames == frames
+    assert len(project.try_frames(0, filler, {}, silent, OPTIONS).frames) == frames
+    assert project.fill(filler, {}, silent, OPTIONS).report.frames == frames
 
 
 def test_large_upright_clips_are_shown_smaller_and_painted_at_their_own_size(tmp_path):
@@ -304,42 +310,47 @@ def test_files_that_do_not_fit_are_a_sentence_and_leave_nothing(project, tmp_pat
     assert files(project) == before
 
 
-def test_some_frames_are_tried_around_the_one_that_is_shown(project, inpainter):
+def test_some_frames_are_tried_around_the_one_that_is_shown(project, filler):
     project.add_box("20,10,12,8")
-    tried = project.try_frames(20, inpainter, silent, OPTIONS)
-    assert tried.first == 20 - TRIED_FRAMES // 2
-    assert len(tried.before) == len(tried.after) == TRIED_FRAMES
+    tried = project.try_frames(20, filler, {}, silent, OPTIONS)
+    assert tried.frames == range(20 - TRIED_FRAMES // 2, 20 + TRIED_FRAMES // 2)
     inside = (slice(10, 18), slice(20, 32))
-    change = abs(tried.after[8].astype(int) - tried.before[8])
+    before, after = tried.at(20)
+    assert abs(before.astype(int) - media.scene(20, WIDTH, HEIGHT)).mean() < 6
+    change = abs(after.astype(int) - before)
     assert change[inside].mean() > 1
     change[inside] = 0
     assert not change.any()
+    assert np.array_equal(tried.at(29), tried.at(27))
+    project.try_frames(5, filler, {}, silent, OPTIONS)
+    assert not tried.path.exists()
 
 
-def test_trying_where_there_is_no_hole_is_a_sentence(project, inpainter):
+def test_trying_where_there_is_no_hole_is_a_sentence(project, filler):
     project.add_box("20,10,12,8@0-3")
     with pytest.raises(InputError, match="There is no hole in frames 14 to 29: go to a frame"):
-        project.try_frames(29, inpainter, silent, OPTIONS)
+        project.try_frames(29, filler, {}, silent, OPTIONS)
 
 
-def test_filling_without_a_hole_is_a_sentence(project, inpainter):
+def test_filling_without_a_hole_is_a_sentence(project, filler):
     with pytest.raises(InputError, match="There is no hole yet: paint over what should go"):
-        project.fill(inpainter, silent, OPTIONS)
+        project.fill(filler, {}, silent, OPTIONS)
     project.add_box("20,10,12,8")
     project.left_out = {project.parts[0].label}
     with pytest.raises(InputError, match="There is no hole yet"):
-        project.fill(inpainter, silent, OPTIONS)
+        project.fill(filler, {}, silent, OPTIONS)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "paint", "both"])
-def test_a_fill_equals_the_command_lines(project, inpainter, tmp_path, kind, monkeypatch):
+def test_a_fill_equals_the_command_lines(project, filler, inpainter, tmp_path, kind, monkeypatch):
     if kind != "paint":
         project.add_box("20,10,12,8@3-12")
     if kind != "boxes":
         project.add_painted(paint(40, 20, 10, 10), 0, how="always", box=False, when="")
     heard = []
     filled = project.fill(
-        inpainter,
+        filler,
+        {},
         lambda *told: heard.append(told),
         {**OPTIONS, "dilate": 2},
         preview=True,
@@ -365,15 +376,15 @@ def test_a_fill_equals_the_command_lines(project, inpainter, tmp_path, kind, mon
     assert np.array_equal(frames_of(tmp_path / command[-1]), frames_of(filled.files[VIDEO]))
 
 
-def test_a_second_fill_replaces_the_first(project, inpainter):
+def test_a_second_fill_replaces_the_first(project, filler):
     project.add_box("20,10,12,8")
-    first = project.fill(inpainter, silent, OPTIONS)
-    second = project.fill(inpainter, silent, OPTIONS, suffix=".mkv")
+    first = project.fill(filler, {}, silent, OPTIONS)
+    second = project.fill(filler, {}, silent, OPTIONS, suffix=".mkv")
     assert not first.files[VIDEO].exists()
     assert second.files[VIDEO].suffix == ".mkv"
 
 
-def test_a_fill_that_is_cancelled_leaves_nothing(project, inpainter):
+def test_a_fill_that_is_cancelled_leaves_nothing(project, filler):
     project.add_box("20,10,12,8")
     before = files(project)
 
@@ -382,11 +393,11 @@ def test_a_fill_that_is_cancelled_leaves_nothing(project, inpainter):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        project.fill(inpainter, told, OPTIONS)
+        project.fill(filler, {}, told, OPTIONS)
     assert files(project) == before
 
 
-def test_a_full_disk_leaves_nothing(project, inpainter, monkeypatch):
+def test_a_full_disk_leaves_nothing(project, filler, monkeypatch):
     project.add_box("20,10,12,8")
     before = files(project)
 
@@ -395,20 +406,24 @@ def test_a_full_disk_leaves_nothing(project, inpainter, monkeypatch):
 
     monkeypatch.setattr("vinpaint.video.writer.VideoWriter.write", full)
     with pytest.raises(OSError, match="No space left"):
-        project.fill(inpainter, silent, OPTIONS)
+        project.fill(filler, {}, silent, OPTIONS)
     assert files(project) == before
     assert project.filled is None
 
 
-def test_a_fill_takes_no_longer_way_than_inpaint_video(project, inpainter, monkeypatch):
-    calls = []
-
-    def spied(*given, **named):
-        calls.append(named)
-        return inpaint_video(*given, **named)
-
-    monkeypatch.setattr("vinpaint.web.project.inpaint_video", spied)
-    monkeypatch.setattr("vinpaint.web.project.make_mask", None)  # none is needed for boxes
+def test_boxes_are_filled_without_a_mask_file(project, filler, monkeypatch):
+    monkeypatch.setattr("vinpaint.web.project.make_mask", None)
     project.add_box("20,10,12,8")
-    project.fill(inpainter, silent, OPTIONS)
-    assert calls[0]["boxes"] == ["20,10,12,8"]
+    assert "Mask" not in project.fill(filler, {}, silent, OPTIONS).files
+
+
+def test_what_is_odd_about_a_hole_is_told(project, filler):
+    project.add_box("20,10,12,8")
+    assert project.fill(filler, {}, silent, OPTIONS).warnings == []
+    project.add_box(f"0,0,{WIDTH},{HEIGHT}")
+    filled = project.fill(filler, {}, silent, {**OPTIONS, "invert": True})
+    (warning,) = filled.warnings
+    assert "the mask is empty in every frame, so the output equals the input" in warning
+    job = Job(lambda _told: filled, Jobs(limit=1))
+    job.run()
+    assert f"Note: {warning}." in ended(job, project)[0]

@@ -5,4 +5,5 @@ import sys
 
 from vinpaint.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # not where a process that was started here imports it again
+    sys.exit(main())

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -737,9 +738,6 @@ def _web(args: argparse.Namespace) -> None:
     from vinpaint.web.project import Limits
     from vinpaint.web.server import ServerOptions, find_password, serve
 
-    def make_inpainter(**chosen: Any) -> Inpainter:
-        return _inpainter(argparse.Namespace(**{**vars(args), **chosen}))
-
     options = ServerOptions(
         host=args.host,
         port=args.port,
@@ -753,7 +751,7 @@ def _web(args: argparse.Namespace) -> None:
         networks={name: getattr(args, name) for name in ("weights", "precision", "propagate")},
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's end is as Ctrl-C
-    with serve(options, make_inpainter) as address:
+    with serve(options, partial(_chosen_inpainter, args)) as address:
         print(f"The page is at {address} - Ctrl-C ends it", flush=True)
         signal.pause()
 
@@ -845,6 +843,11 @@ def _inpainter(args: argparse.Namespace) -> Inpainter:
         propagate=args.propagate,
         backend=getattr(args, "backend", "native"),
     )
+
+
+def _chosen_inpainter(args: argparse.Namespace, **chosen: Any) -> Inpainter:
+    """As ``args`` say, but for what a visitor of the page has chosen."""
+    return _inpainter(argparse.Namespace(**{**vars(args), **chosen}))
 
 
 class _Phases:

@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import html
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +16,12 @@ import gradio as gr
 import numpy as np
 
 from vinpaint.errors import InputError
-from vinpaint.inpainting import Inpainter
 from vinpaint.web.frames import SIDE
-from vinpaint.web.jobs import Job, Jobs, Told
+from vinpaint.web.jobs import Job, Jobs
 from vinpaint.web.options import Options
 from vinpaint.web.project import CONTAINERS, VIDEO, Project
 from vinpaint.web.wording import BEGINNING, Mood, ended, explain, running, waiting
+from vinpaint.web.worker import Filler, Networks
 from vinpaint.web.workspaces import Workspace, Workspaces
 
 Updates = dict[gr.components.Component, Any]
@@ -58,9 +57,6 @@ HOW = [
 NETWORKS = ("weights", "precision", "propagate")
 """Options of the networks that a visitor may choose."""
 
-KEPT_INPAINTERS = 4
-"""Networks held in memory, of different options or queues."""
-
 PLAYED = (".mp4", ".mov", ".webm")
 """Suffixes that browsers play."""
 
@@ -79,29 +75,34 @@ class Queues(NamedTuple):
     reading: Jobs
 
 
+class Fillers(NamedTuple):
+    """Who fills in the queues of the same name."""
+
+    filling: Filler
+    looking: Filler
+
+
 class Page:
     """The page of one server.
 
     Args:
         workspaces: who is on it.
-        make_inpainter: gives who fills, for ``weights``, ``precision`` and ``propagate``.
         queues: of jobs.
+        fillers: who does those with networks.
         networks: what ``weights``, ``precision`` and ``propagate`` are at first.
     """
 
     def __init__(
         self,
         workspaces: Workspaces,
-        make_inpainter: Callable[..., Inpainter],
         queues: Queues,
-        networks: Mapping[str, Any],
+        fillers: Fillers,
+        networks: Networks,
     ) -> None:
         self.workspaces = workspaces
-        self._make_inpainter = make_inpainter
         self._queues = queues
+        self._fillers = fillers
         self._networks = networks
-        self._inpainters: dict[tuple[Any, ...], Inpainter] = {}
-        self._making = threading.Lock()
         self._pages: dict[str, str] = {}  # Gradio's session to token
         self.blocks = self._build()
 
@@ -290,11 +291,9 @@ class Page:
         on(self.moment.release, self._compare, [self.token, self.moment])
 
     def warm(self) -> None:
-        """Make the networks that most visitors will use. Raises what ``make_inpainter`` raises."""
-        first = self.options.read([control.value for control in self.options.controls])
-        networks = {name: first[name] for name in NETWORKS}
-        key = ("filling", *networks.values())
-        self._inpainters[key] = self._make_inpainter(**networks)
+        """Load the networks that most visitors will use. Raises what making them raises."""
+        _, networks = self._settings([control.value for control in self.options.controls])
+        self._fillers.filling.load(lambda *_: None, networks)
 
     # --- coming and going
 
@@ -380,10 +379,12 @@ class Page:
     def _try(self, *given: Any) -> Updates:
         workspace = self._take_paint(*given[:6], ready=True)
         index, (_, _, _, *values) = int(given[2]), given[6:]
-        options, inpainter = self._settings("looking", values)
+        options, networks = self._settings(values)
         workspace.start(
             self._queues.looking,
-            lambda told: workspace.project.try_frames(index, inpainter(told), told, options),
+            lambda told: workspace.project.try_frames(
+                index, self._fillers.looking, networks, told, options
+            ),
         )
         return self._begun(workspace)
 
@@ -391,12 +392,13 @@ class Page:
         workspace = self._take_paint(*given[:6], ready=True)
         suffix, preview, compare, *values = given[6:]
         flags = self.options.flags(values)
-        options, inpainter = self._settings("filling", values)
+        options, networks = self._settings(values)
         chosen = suffix if suffix in CONTAINERS else None
         workspace.start(
             self._queues.filling,
             lambda told: workspace.project.fill(
-                inpainter(told),
+                self._fillers.filling,
+                networks,
                 told,
                 options,
                 suffix=chosen,
@@ -407,26 +409,10 @@ class Page:
         )
         return self._begun(workspace)
 
-    def _settings(
-        self, queue: str, values: list[Any]
-    ) -> tuple[dict[str, Any], Callable[[Told], Inpainter]]:
-        """Options of :func:`vinpaint.inpaint_video`, and who fills, made when a job of the queue needs it."""
+    def _settings(self, values: list[Any]) -> tuple[dict[str, Any], Networks]:
+        """Options of :func:`vinpaint.inpaint_video`, and which networks."""
         options = self.options.read(values)
-        networks = {name: options.pop(name) for name in NETWORKS}
-        key = (queue, *networks.values())  # queues work side by side, each with its own
-
-        def inpainter(told: Told) -> Inpainter:
-            with self._making:
-                found = self._inpainters.pop(key, None)
-                if found is None:
-                    told("Loading the networks", 0, 0)
-                    found = self._make_inpainter(**networks)
-                self._inpainters[key] = found  # the last used last
-                for oldest in list(self._inpainters)[:-KEPT_INPAINTERS]:
-                    del self._inpainters[oldest]
-            return found
-
-        return options, inpainter
+        return options, {name: options.pop(name) for name in NETWORKS}
 
     def _begun(self, workspace: Workspace) -> Updates:
         """After a job was started: what was painted is in the hole now, and no longer paint."""
@@ -561,7 +547,7 @@ class Page:
                 self.command: gr.update(value=filled.command, visible=True),
             }
         if tried is not None:
-            first, last = tried.first, tried.first + len(tried.before) - 1
+            first, last = tried.frames.start, tried.frames.stop - 1
             index = (first + last) // 2
         elif filled is not None:
             first, last, index = 0, len(filled.frames) - 1, filled.first
@@ -605,8 +591,7 @@ def _paint(editor: dict[str, Any] | None) -> np.ndarray | None:
 def _pair(project: Project, index: int) -> tuple[np.ndarray, np.ndarray] | None:
     """A frame before and after, of what was tried or of the whole result."""
     if project.tried is not None:
-        position = max(0, min(index - project.tried.first, len(project.tried.before) - 1))
-        return project.tried.before[position], project.tried.after[position]
+        return project.tried.at(index)
     if project.filled is not None and project.frames is not None:
         index = max(0, min(index, len(project.filled.frames) - 1))
         return project.frames.at(index), project.filled.frames.at(index)

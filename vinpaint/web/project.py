@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
-from vinpaint.files import Report, inpaint_video
-from vinpaint.inpainting import Inpainter
+from vinpaint.files import Report
 from vinpaint.masking import MaskSources, make_mask
 from vinpaint.masking.making import open_sources
 from vinpaint.video.images import EXTENSIONS, eight_bit, write_png
@@ -28,6 +27,7 @@ from vinpaint.video.preview import marked
 from vinpaint.video.reader import Clip, open_clip
 from vinpaint.web.frames import FrameStore
 from vinpaint.web.jobs import Told
+from vinpaint.web.worker import Filler, Networks
 
 Kind = Literal["box", "paint", "follow", "mask", "boxes", "subtitles"]
 Picture = NDArray[np.uint8]
@@ -90,6 +90,7 @@ class Filled:
         frames: of the video, to look at.
         first: the first of them with a hole.
         report: how long it took.
+        warnings: what is odd about the clip or its hole.
         command: that does the same.
     """
 
@@ -97,16 +98,27 @@ class Filled:
     frames: FrameStore
     first: int
     report: Report
+    warnings: list[str]
     command: str
 
 
 @dataclass(frozen=True)
 class Tried:
-    """Some frames that were filled for a first look: the first one's number, then before and after."""
+    """Some frames that were filled for a first look, on disk.
 
-    first: int
-    before: list[Picture]
-    after: list[Picture]
+    Attributes:
+        path: of the pictures before and after, uint8 (2, F, h, w, 3).
+        frames: their numbers in the clip.
+    """
+
+    path: Path
+    frames: range
+
+    def at(self, index: int) -> tuple[Picture, Picture]:
+        """A frame, or the nearest that was tried, before and after."""
+        position = min(max(index, self.frames.start), self.frames.stop - 1) - self.frames.start
+        before, after = np.load(self.path, mmap_mode="r")[:, position]
+        return np.array(before), np.array(after)
 
 
 class Project:
@@ -435,11 +447,12 @@ class Project:
     def try_frames(
         self,
         index: int,
-        inpainter: Inpainter,
+        filler: Filler,
+        networks: Networks,
         told: Told,
         options: Mapping[str, Any],
     ) -> Tried:
-        """Fill some frames around one, for a first look. Raises what :meth:`fill` raises."""
+        """Fill some frames around one, for a first look. Arguments and exceptions are those of :meth:`fill`."""
         clip, frames = self.need_clip()
         given = {name: options[name] for name in ("dilate", "invert", "feather")}
         masks = open_mask(
@@ -456,19 +469,33 @@ class Project:
             told("Going there", min(frame.index, first), first)
             if frame.index >= first:
                 pairs.append((eight_bit(frame.rgb), hole))
-        told("Filling some frames", 0, 0)
         if not any(hole.any() for _, hole in pairs):
             raise InputError(
                 f"There is no hole in frames {first} to {stop - 1}: go to a frame that has one, or draw one here."
             )
         before = np.stack([picture for picture, _ in pairs])
-        after = inpainter(before, np.stack([hole for _, hole in pairs]))
-        self.tried = Tried(first, _small(before, frames.size), _small(after, frames.size))
+        holes = np.stack([hole for _, hole in pairs])
+        after = filler.pictures(told, networks, before, holes)
+        path = self.new_file("tried", ".npy")
+        small = np.stack([_small(pictures, frames.size) for pictures in (before, after)])
+        try:
+            np.save(path, small)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self._forget_tried()
+        self.tried = Tried(path, range(first, stop))
         return self.tried
+
+    def _forget_tried(self) -> None:
+        if self.tried is not None:
+            self.tried.path.unlink()
+            self.tried = None
 
     def fill(
         self,
-        inpainter: Inpainter,
+        filler: Filler,
+        networks: Networks,
         told: Told,
         options: Mapping[str, Any],
         *,
@@ -480,7 +507,8 @@ class Project:
         """Fill the clip; files of an earlier fill are removed.
 
         Args:
-            inpainter: who fills.
+            filler: who fills.
+            networks: with which.
             told: hears how far it is.
             options: of :func:`vinpaint.inpaint_video`, but for those below.
             suffix: of the file; ``None``: the input's.
@@ -508,18 +536,19 @@ class Project:
             files["Side by side"] = folder / f"{source.stem}-compare.mp4"
         boxes = mask if isinstance(mask, list) else []
         try:
-            report = inpaint_video(
-                source,
-                files[VIDEO],
-                mask=None if isinstance(mask, list) else mask,
-                boxes=boxes,
-                inpainter=inpainter,
-                preview=files.get("Contact sheet"),
-                compare=files.get("Side by side"),
-                progress=lambda done, total: told(
-                    "Filling" if done else "Looking for cuts", done, total
-                ),
-                **{**options, "allow_truncated": self.allow_truncated},
+            report, warnings = filler.video(
+                told,
+                networks,
+                {
+                    **options,
+                    "input": source,
+                    "output": files[VIDEO],
+                    "mask": None if isinstance(mask, list) else mask,
+                    "boxes": boxes,
+                    "preview": files.get("Contact sheet"),
+                    "compare": files.get("Side by side"),
+                    "allow_truncated": self.allow_truncated,
+                },
             )
             filled = open_clip(files[VIDEO])
             frames = FrameStore(folder / "frames", filled, told, "Reading the result")
@@ -531,8 +560,10 @@ class Project:
             files["Mask"] = mask
             hole = ["--mask", mask.name]
         command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
-        self.filled = Filled(files, frames, report.first_hole or 0, report, shlex.join(command))
-        self.tried = None
+        self.filled = Filled(
+            files, frames, report.first_hole or 0, report, warnings, shlex.join(command)
+        )
+        self._forget_tried()
         return self.filled
 
     def _mask(self, told: Told) -> list[str] | Path:
@@ -615,7 +646,6 @@ def _named(told: Told, names: Mapping[str, str]) -> Told:
     return lambda what, done, total: told(names.get(what, what), done, total)
 
 
-def _small(pictures: Picture, size: tuple[int, int]) -> list[Picture]:
-    return [
-        np.asarray(cv2.resize(p, size, interpolation=cv2.INTER_AREA), np.uint8) for p in pictures
-    ]
+def _small(pictures: Picture, size: tuple[int, int]) -> Picture:
+    small = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]
+    return np.asarray(small, np.uint8)

@@ -16,17 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vinpaint.errors import InputError
-from vinpaint.inpainting import Inpainter
 from vinpaint.web.jobs import Jobs
 from vinpaint.web.project import Limits
 from vinpaint.web.wording import explain
+from vinpaint.web.worker import MakeInpainter, Networks, Worker
 from vinpaint.web.workspaces import Workspaces
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ServerOptions:
     queue: int = 30
     visitors: int = 60
     keep: float = 60.0
-    networks: Mapping[str, Any] = field(default_factory=dict)
+    networks: Networks = field(default_factory=dict)
 
 
 def find_password(host: str) -> str | None:
@@ -103,12 +103,12 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> Iterator[str]:
+def serve(options: ServerOptions, make_inpainter: MakeInpainter) -> Iterator[str]:
     """Serve the page while the block runs; gives its address. All files are deleted in the end.
 
     Args:
         options: see there.
-        make_inpainter: called with ``weights``, ``precision`` and ``propagate`` as a visitor chose them.
+        make_inpainter: called as a visitor chose; by another process, for which it is pickled.
 
     Raises:
         InputError: Gradio is not installed, the port is taken, or the folder is missing.
@@ -116,31 +116,36 @@ def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> I
     if options.folder is not None and not options.folder.is_dir():
         raise InputError(f"--folder: no such folder: {options.folder}")
     port = _free_port(options.host, options.port)
-    root = Path(tempfile.mkdtemp(prefix="vinpaint-web-", dir=options.folder)).resolve()
-    # Gradio reads these when it is imported. What it is given then lies in one folder, which is served from and deleted.
-    os.environ.update(GRADIO_TEMP_DIR=str(root), GRADIO_ANALYTICS_ENABLED="False")
-    try:
-        import gradio as gr
-    except ImportError as error:
-        shutil.rmtree(root)
-        raise InputError(
-            f"vinpaint web needs Gradio: pip install 'vinpaint[web]' ({error})"
-        ) from error
-    from vinpaint.web.page import STYLE, Page, Queues
+    with ExitStack() as ending:
+        root = Path(tempfile.mkdtemp(prefix="vinpaint-web-", dir=options.folder)).resolve()
+        ending.callback(shutil.rmtree, root, ignore_errors=True)
+        filling, looking = (ending.enter_context(closing(Worker(make_inpainter))) for _ in range(2))
+        filling.start()  # it starts while Gradio does
+        # Gradio reads these when it is imported. What it is given then lies in one folder, which is served from and
+        # deleted.
+        os.environ.update(GRADIO_TEMP_DIR=str(root), GRADIO_ANALYTICS_ENABLED="False")
+        try:
+            import gradio as gr
+        except ImportError as error:
+            raise InputError(
+                f"vinpaint web needs Gradio: pip install 'vinpaint[web]' ({error})"
+            ) from error
+        from vinpaint.web.page import STYLE, Fillers, Page, Queues
 
-    workspaces = Workspaces(root, options.limits, keep=60 * options.keep, count=options.visitors)
-    queues = Queues(
-        filling=Jobs(options.queue),
-        looking=Jobs(2 * options.visitors),
-        reading=Jobs(2 * options.visitors),
-    )
-    page = Page(workspaces, make_inpainter, queues, options.networks)
-    page.blocks.queue(default_concurrency_limit=None, max_size=None)
-    stop = threading.Event()
-    sweeper = threading.Thread(target=_sweep, args=(workspaces, root, stop), daemon=True)
-    try:
+        workspaces = Workspaces(
+            root, options.limits, keep=60 * options.keep, count=options.visitors
+        )
+        queues = Queues(
+            filling=Jobs(options.queue),
+            looking=Jobs(2 * options.visitors),
+            reading=Jobs(2 * options.visitors),
+        )
+        for jobs in queues:
+            ending.callback(jobs.close)
+        page = Page(workspaces, queues, Fillers(filling, looking), options.networks)
         page.warm()
-        sweeper.start()
+        page.blocks.queue(default_concurrency_limit=None, max_size=None)
+        ending.callback(page.blocks.close, verbose=False)
         _, address, _ = page.blocks.launch(
             server_name=options.host,
             server_port=port,
@@ -161,15 +166,12 @@ def serve(options: ServerOptions, make_inpainter: Callable[..., Inpainter]) -> I
             ),
             css=STYLE,
         )
+        stop = threading.Event()
+        sweeper = threading.Thread(target=_sweep, args=(workspaces, root, stop), daemon=True)
+        sweeper.start()
+        ending.callback(sweeper.join)
+        ending.callback(stop.set)
         yield address
-    finally:
-        page.blocks.close(verbose=False)
-        stop.set()
-        if sweeper.ident is not None:
-            sweeper.join()
-        for jobs in queues:
-            jobs.close()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def _right(password: str, _name: str, given: str) -> bool:

@@ -46,9 +46,9 @@ def ended(job: Job, project: Project) -> tuple[str, Mood]:
     if isinstance(job.result, Filled):
         report = job.result.report
         rate = report.frames / report.seconds
-        empty = "" if report.hole_frames else " No frame had a hole, so nothing was changed."
         took = f"{report.frames:,} frames in {duration(report.seconds)} ({rate:.1f} frames/s)"
-        return f"Done: {took}.{empty} The result is below.", "good"
+        notes = "".join(f" Note: {_without_folders(warning)}." for warning in job.result.warnings)
+        return f"Done: {took}.{notes} The result is below.", "good"
     if isinstance(job.result, Tried):
         return (
             "A first look is below: frames around the one shown above. If it is good, fill the video.",
