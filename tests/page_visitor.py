@@ -19,6 +19,10 @@ import pytest
 COMMAND = [sys.executable, "-c", "import sys; from vinpaint.cli import main; sys.exit(main())"]
 
 
+QUIET_SECONDS = 0.4
+"""Without a request, after which a page is at rest."""
+
+
 class Server:
     """A running ``vinpaint web``."""
 
@@ -106,10 +110,28 @@ class Visitor:
             viewport={"width": 1280, "height": 960}, accept_downloads=True
         )
         self.page = self._context.new_page()
-        self.asked = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.asked, self._awaited, self._heard = [], set(), time.monotonic()
+        self.page.on("request", lambda request: self._note(request, True))
+        self.page.on("requestfinished", lambda request: self._note(request, False))
+        self.page.on("requestfailed", lambda request: self._note(request, False))
         self.page.goto(address)
         self.page.wait_for_selector("#upload input[type=file]", state="attached")
+
+    def _note(self, request, asks):
+        self._heard = time.monotonic()
+        if asks:
+            self.asked.append(request.url)
+            if not re.search("/heartbeat/|/upload_progress", request.url):  # these may have no end
+                self._awaited.add(request)
+        else:
+            self._awaited.discard(request)
+
+    def settle(self, seconds=60):
+        """Wait until the page has asked for nothing for a moment and has all that it asked for, as when no job runs."""
+        until = time.monotonic() + seconds
+        while self._awaited or time.monotonic() - self._heard < QUIET_SECONDS:
+            assert time.monotonic() < until, [request.url for request in self._awaited]
+            self.page.wait_for_timeout(50)
 
     def leave(self):
         self._context.close()
@@ -136,18 +158,20 @@ class Visitor:
         self.drop(path)
         self.wait_for("Now paint over")
         self.page.wait_for_selector("#editor canvas")
-        self.page.wait_for_timeout(1000)  # the canvas is laid out in steps
+        self.settle()
 
     def paint(self, *points):
         """Draw a stroke through points, in shares of the picture's width and height."""
-        box = self.picture_box()
+        box = None
+        while box != (box := self.picture_box()):  # it is laid out in steps
+            self.page.wait_for_timeout(200)
         spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
         self.page.mouse.move(*spots[0])
         self.page.mouse.down()
         for spot in spots[1:]:
             self.page.mouse.move(*spot, steps=12)
         self.page.mouse.up()
-        self.page.wait_for_timeout(600)  # the editor hands its strokes over
+        self.settle()  # the editor hands its strokes over
 
     def picture_box(self):
         """Where the picture lies in the editor's canvas: centred, as large as fits at its zoom."""
@@ -171,7 +195,7 @@ class Visitor:
         field.fill(str(index))
         field.press("Enter")
         field.blur()
-        self.page.wait_for_timeout(1200)
+        self.settle()
 
     def download(self, path):
         with self.page.expect_download() as download:

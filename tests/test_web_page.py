@@ -126,9 +126,9 @@ def test_boxes_stretches_and_parts_that_are_left_out(visitor, clip):
     assert len(labels) == 1
     assert labels[0].startswith("box ")
     assert labels[0].endswith("@2-5")
-    visitor.page.wait_for_timeout(2000)  # the page is shown anew once the job has ended
+    visitor.settle()  # the page is shown anew once the job has ended
     visitor.page.locator("#parts input").click()
-    visitor.page.wait_for_timeout(2000)
+    visitor.settle()
     visitor.press("fill")
     visitor.wait_for("There is no hole yet")
 

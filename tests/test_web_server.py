@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
+import signal
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import media
@@ -78,6 +81,40 @@ def test_twenty_visitors_at_once_none_is_lost_and_none_sees_anothers(tmp_path, w
         for path in (root, next(path for path in root.iterdir() if path.is_dir())):
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(f"{server.address}/gradio_api/file={path}")
+
+
+def test_a_crash_while_filling_is_a_sentence_and_the_page_goes_on(tmp_path, weights):
+    from gradio_client import handle_file
+
+    clip = media.write_video(tmp_path / "a.mkv", frames=300)
+    (tmp_path / "server").mkdir()
+    with serve(tmp_path / "server", "--weights", weights, "--propagate", "off") as server:
+        caller = Caller(server.address)
+        caller.works("load", caller.token, handle_file(str(clip)), False)
+        caller.works("add_box", *caller.paint(), "20,10,12,8")
+        before = server.kept()
+        with ThreadPoolExecutor(1) as pool:
+            filled = pool.submit(caller.fill)
+            while not any("filled" in name for name in server.kept()):
+                assert not filled.done(), filled.result()
+            for process in started_by(server.process.pid, "spawn_main"):
+                os.kill(process, signal.SIGKILL)
+            said = filled.result(60)
+        assert "the process that fills has ended (SIGKILL, as when memory runs out)" in said
+        assert server.kept() == before
+        assert "Done: 300 frames" in caller.fill()
+
+
+def started_by(parent, words):
+    """Processes whose command line has ``words``, started by another."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            status = (folder / "status").read_text()
+            if f"PPid:\t{parent}\n" in status and words in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    assert found
+    return found
 
 
 def test_other_machines_need_a_password(tmp_path, weights, capsys, monkeypatch):
