@@ -179,7 +179,7 @@ def _plan(
     def watched(thumbnails: Iterator[Image]) -> Iterator[Image]:
         for image in thumbnails:
             if progress is not None:
-                progress(0, clip.frame_count or clip.info.frame_count or 0)
+                progress(0, clip.likely_frame_count or 0)
             yield image
 
     with closing(prefetch(images(), DECODED_AHEAD)) as thumbnails:

@@ -104,7 +104,7 @@ def load_objects(clip: Clip, size: tuple[int, int], count: int) -> Hole:
         raise ValueError(f"the clip {clip.name} has no object masks")
     paths = list_pictures(clip.objects, "DATA")
     source = open_clip(clip.frames, argument="DATA")
-    frames = source.frame_count or source.info.frame_count
+    frames = source.likely_frame_count
     if frames is not None and frames != len(paths):
         raise InputError(
             f"DATA: {clip.objects} holds {len(paths)} masks, but the clip {clip.name} has {frames} frames; "

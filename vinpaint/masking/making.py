@@ -158,7 +158,7 @@ def make_mask(
         picture_path = None if picture is None else outputs.enter_context(picture)
         if writer is not None:
             outputs.enter_context(writer)
-        total = clip.frame_count or clip.info.frame_count or 0
+        total = clip.likely_frame_count or 0
         sheet = ContactSheet(total, right="mask")
         mask, frames, hole_frames = None, 0, 0
         for frame, hole in _union(holes, clip):
@@ -305,7 +305,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 
 def _logo(clip: Clip, told: Progress) -> _Still:
     info = clip.info
-    total = info.frame_count or round((info.duration or 0) * info.rate)
+    total = clip.likely_frame_count or round((info.duration or 0) * info.rate)
     step = max(1, total // LOGO_FRAMES)
 
     def sample() -> Iterator[NDArray[np.uint8]]:
@@ -341,7 +341,7 @@ def _follow(texts: Sequence[str], clip: Clip, scratch: Path, told: Progress) -> 
         def kept() -> Iterator[NDArray[np.uint8]]:
             nonlocal shape
             for picture in clip.thumbnails(width):
-                told("frames", picture.index + 1, clip.frame_count or info.frame_count or 0)
+                told("frames", picture.index + 1, clip.likely_frame_count or 0)
                 stamps.append((picture.index, picture.time))
                 rgb = cv2.cvtColor(picture.image, cv2.COLOR_BGR2RGB)
                 shape = rgb.shape

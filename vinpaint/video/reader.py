@@ -115,6 +115,11 @@ class Clip(ABC):
     frame_count: int | None
     """Exact once all frames have been read or looked at; before that, None unless certain."""
 
+    @property
+    def likely_frame_count(self) -> int | None:
+        """The best that is known so far: ``frame_count``, or what the container claims."""
+        return self.frame_count or self.info.frame_count
+
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """The frames in order. Raises InputError if the clip turns out to be damaged."""

@@ -37,7 +37,7 @@ class FrameStore:
         width = round(info.width * min(1.0, SIDE / max(info.width, info.height)))
         with path.open("wb") as file:
             for picture in clip.thumbnails(width):
-                told(what, picture.index + 1, clip.frame_count or info.frame_count or 0)
+                told(what, picture.index + 1, clip.likely_frame_count or 0)
                 height, width = picture.image.shape[:2]
                 self.size = (width, height)
                 options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]

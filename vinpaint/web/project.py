@@ -170,7 +170,7 @@ class Project:
             path = path.rename(home / path.name)
             refuse_playlists(path)
             clip = open_clip(path, allow_truncated=allow_truncated, argument="video")
-            self._check(clip.info.width * clip.info.height, clip.info.frame_count or 0)
+            self._check(clip.info.width * clip.info.height, clip.likely_frame_count or 0)
 
             def counted(what: str, done: int, total: int) -> None:
                 self._check(0, done)
