@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import media
 import numpy as np
 import pytest
 
@@ -204,6 +205,19 @@ def _read(file: Any, count: int) -> bytes:
     return content
 
 
+def test_an_mp4_in_a_pipe_whose_index_comes_last_is_a_sentence(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (10, 240, 320, 3), np.uint8)
+    path = media.write_video(tmp_path / "a.mp4", frames=10, size=(320, 240), pictures=list(noise))
+    with path.open("rb") as source:
+        words = [*STREAM, "-", "-o", "-", "--box", "8,8,16,12", "--weights", "combcn-s"]
+        ran = subprocess.run(
+            words, cwd=tmp_path, stdin=source, capture_output=True, text=True, check=False
+        )
+    assert ran.returncode == 2
+    assert "-: its pixel format cannot be found out; an MP4 or MOV" in ran.stderr
+    assert ran.stdout == ""
+
+
 def test_a_source_that_stalls_is_waited_for(video: Path, tmp_path: Path) -> None:
     content, out = video.read_bytes(), tmp_path / "out.nut"
     filler = _filler("--lookahead", "0", "--input-format", "mpegts")
@@ -356,6 +370,8 @@ def test_bad_input_is_a_sentence(video: Path, tmp_path: Path) -> None:
         fixed_mask(48, 64, None, [parse_box("60,0,10,10")])
     with pytest.raises(InputError, match="--box: a stream's hole is fixed; expected no times"):
         fixed_mask(48, 64, None, [parse_box("6,0,10,10@1s-2s")])
+    with pytest.raises(InputError, match=r"fixed; expected a picture, got mask\.mkv"):
+        fixed_mask(48, 64, "mask.mkv", [])
     picture = tmp_path / "mask.png"
     av.VideoFrame.from_ndarray(np.full((8, 8, 3), 255, np.uint8), format="rgb24").to_image().save(
         picture

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vinpaint.errors import InputError
 from vinpaint.painting import Image
 from vinpaint.streaming import Streamer
+from vinpaint.video.images import EXTENSIONS
 from vinpaint.video.masks import BoxHole, Span, read_mask
 
 Late = Literal["queue", "drop", "hold"]
@@ -268,6 +269,12 @@ class _Reader:
         if not container.streams.video:
             container.close()
             raise InputError(f"{self._source}: expected a video, got no video stream")
+        if container.streams.video[0].codec_context.pix_fmt is None:
+            container.close()
+            raise InputError(
+                f"{self._source}: its pixel format cannot be found out; an MP4 or MOV whose index is at its end cannot be "
+                "read through a pipe: give the file by its name, or write it with -movflags +faststart"
+            )
         return container
 
     def _read(self) -> None:
@@ -447,6 +454,10 @@ def fixed_mask(
         box.check_inside(width, height)
         box.draw(hole)
     if mask is not None:
+        if Path(mask).suffix.lower() not in EXTENSIONS:
+            raise InputError(
+                f"--mask: a stream's hole is fixed; expected a picture, got {mask} (`vinpaint inpaint` takes masks that change)"
+            )
         hole[read_mask(Path(mask), (width, height), resize=resize) >= 128] = 255
     if not hole.any():
         raise InputError("--mask: expected a hole, white on black, got none")

@@ -28,8 +28,8 @@ class Frames(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-HALF = 128
-"""From this share on a pixel is the object."""
+ENOUGH = 102
+"""From this share on a pixel is the object: of 0.35, 0.4, 0.45, 0.5 and 0.55 the best on clips with masks drawn by hand."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def follow(
     for ways in spans:
         for index, share in _merged(frames, masks, ways):
             if share is not None:
-                masks[index] = np.where(share >= HALF, np.uint8(255), np.uint8(0))
+                masks[index] = np.where(share >= ENOUGH, np.uint8(255), np.uint8(0))
             done += 1
             if progress is not None:
                 progress(done, total)
