@@ -128,7 +128,8 @@ class Visitor:
 
     def settle(self, seconds=60):
         """Wait until the page has asked for nothing for a moment and has all that it asked for, as when no job runs."""
-        until = time.monotonic() + seconds
+        self._heard = time.monotonic()
+        until = self._heard + seconds
         while self._awaited or time.monotonic() - self._heard < QUIET_SECONDS:
             assert time.monotonic() < until, [request.url for request in self._awaited]
             self.page.wait_for_timeout(50)

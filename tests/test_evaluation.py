@@ -362,7 +362,7 @@ def test_streams_have_rows_by_their_lookahead(tmp_path: Path, clips: Path) -> No
 def test_a_process_that_dies_is_a_failure_and_is_started_again(clips: Path, tmp_path: Path) -> None:
     dying = Method("dying", partial(os._exit, 3))
     results = score(clips / "a", [dying], output=tmp_path / "out", isolate=True)
-    assert [f.reason for f in results.failures] == 2 * ["its process ended with code 3"]
+    assert [f.reason for f in results.failures] == 2 * ["its process has ended (exit status 3)"]
 
 
 def test_a_method_that_cannot_be_sent_to_a_process_is_a_failure(

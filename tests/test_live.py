@@ -28,6 +28,7 @@ from vinpaint.live import Statistics, fixed_mask, stream_video
 from vinpaint.nn import InpainterConfig, VideoInpainter
 from vinpaint.streaming import Streamer
 from vinpaint.video.masks import parse_box
+from vinpaint.video.reader import open_clip
 
 FRAMES, HEIGHT, WIDTH = 20, 48, 64
 
@@ -205,6 +206,20 @@ def _read(file: Any, count: int) -> bytes:
     return content
 
 
+def test_a_source_that_is_joined_between_two_key_frames_begins_at_the_next(tmp_path: Path) -> None:
+    whole = media.write_video(
+        tmp_path / "a.ts", frames=200, options={"g": "100", "bf": "0", "sc_threshold": "0"}
+    )
+    content = whole.read_bytes()
+    filler = _filler("--lookahead", "0", "--input-format", "mpegts")
+    sent, _ = filler.communicate(content[188 * (len(content) // 188 // 8) :], timeout=120)
+    assert filler.returncode == 0
+    (tmp_path / "out.nut").write_bytes(sent)
+    frames = [frame.rgb.astype(int) for frame in open_clip(tmp_path / "out.nut").frames()]
+    assert len(frames) == 100
+    assert abs(frames[0] - media.scene(100, 64, 48))[24:].mean() < 6  # below the hole
+
+
 def test_an_mp4_in_a_pipe_whose_index_comes_last_is_a_sentence(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (10, 240, 320, 3), np.uint8)
     path = media.write_video(tmp_path / "a.mp4", frames=10, size=(320, 240), pictures=list(noise))
@@ -214,7 +229,7 @@ def test_an_mp4_in_a_pipe_whose_index_comes_last_is_a_sentence(tmp_path: Path) -
             words, cwd=tmp_path, stdin=source, capture_output=True, text=True, check=False
         )
     assert ran.returncode == 2
-    assert "-: its pixel format cannot be found out; an MP4 or MOV" in ran.stderr
+    assert "-: an MP4 or MOV whose index is at its end cannot" in ran.stderr
     assert ran.stdout == ""
 
 

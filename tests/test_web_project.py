@@ -21,7 +21,7 @@ from vinpaint.video.reader import open_clip
 from vinpaint.web.jobs import Cancelled, Job, Jobs
 from vinpaint.web.project import TRIED_FRAMES, VIDEO, Limits, Project
 from vinpaint.web.wording import ended
-from vinpaint.web.worker import Filler
+from vinpaint.web.worker import LocalFiller
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 30
 OPTIONS = {"dilate": 0, "invert": False, "feather": 0, "mask_resize": False}
@@ -38,7 +38,7 @@ def inpainter():
 
 @pytest.fixture(scope="module")
 def filler(inpainter):
-    return Filler(lambda: inpainter)
+    return LocalFiller(lambda: inpainter)
 
 
 @pytest.fixture

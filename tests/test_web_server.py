@@ -8,6 +8,7 @@ import io
 import os
 import re
 import signal
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -95,14 +96,20 @@ def test_a_crash_while_filling_is_a_sentence_and_the_page_goes_on(tmp_path, weig
         before = server.kept()
         with ThreadPoolExecutor(1) as pool:
             filled = pool.submit(caller.fill)
-            while not any("filled" in name for name in server.kept()):
+            while not begun(server):  # the file that is being written
                 assert not filled.done(), filled.result()
+                time.sleep(0.01)
             for process in started_by(server.process.pid, "spawn_main"):
                 os.kill(process, signal.SIGKILL)
             said = filled.result(60)
         assert "the process that fills has ended (SIGKILL, as when memory runs out)" in said
         assert server.kept() == before
         assert "Done: 300 frames" in caller.fill()
+
+
+def begun(server):
+    """Whether the process that fills has begun to write."""
+    return any("filled-" in name and Path(name).name.startswith(".") for name in server.kept())
 
 
 def started_by(parent, words):

@@ -5,5 +5,4 @@ import sys
 
 from vinpaint.cli import main
 
-if __name__ == "__main__":  # not where a process that was started here imports it again
-    sys.exit(main())
+sys.exit(main())

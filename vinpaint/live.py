@@ -212,7 +212,8 @@ class _Reader:
         stream = self._container.streams.video[0]
         self.time_base: Fraction = stream.time_base or Fraction(1, 1000)
         self.rate: Fraction | None = stream.average_rate
-        self.rgb: bool = stream.format.is_rgb
+        # It is not known where a source is joined between two key frames.
+        self.rgb = stream.codec_context.pix_fmt is not None and stream.format.is_rgb
         self._thread = threading.Thread(target=self._read, name="vinpaint-source", daemon=True)
         self._thread.start()
 
@@ -269,11 +270,11 @@ class _Reader:
         if not container.streams.video:
             container.close()
             raise InputError(f"{self._source}: expected a video, got no video stream")
-        if container.streams.video[0].codec_context.pix_fmt is None:
+        if self._source == PIPE and _without_index(container):
             container.close()
             raise InputError(
-                f"{self._source}: its pixel format cannot be found out; an MP4 or MOV whose index is at its end cannot be "
-                "read through a pipe: give the file by its name, or write it with -movflags +faststart"
+                f"{self._source}: an MP4 or MOV whose index is at its end cannot be read through a pipe; give the file by its "
+                "name, or write it with -movflags +faststart"
             )
         return container
 
@@ -294,7 +295,7 @@ class _Reader:
             begun = False
             started: float | None = None
             try:
-                for decoded in self._container.decode(video=0):
+                for decoded in self._decoded():
                     at = time.monotonic()
                     step = self._step()
                     pts = last + step - offset if last >= 0 else 0
@@ -320,6 +321,14 @@ class _Reader:
                 self._container.close()  # or the address would still be in use
             if last < 0 or not self._comes_back(until):
                 return
+
+    def _decoded(self) -> Iterator[Any]:
+        for packet in self._container.demux(video=0):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                continue  # from before the first key frame of a source that was joined, or damaged on its way
+            yield from frames
 
     def _step(self) -> int:
         """From one frame to the next, in units of the time base."""
@@ -422,6 +431,12 @@ def _format_of(sink: str) -> str | None:
     if scheme == "rtsp":
         return "rtsp"
     return formats.get(scheme)
+
+
+def _without_index(container: Any) -> bool:
+    return (
+        "mov" in container.format.name and container.streams.video[0].codec_context.pix_fmt is None
+    )
 
 
 def _pixel_format(codec: str, image: Image, rgb: bool) -> str:

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
 import time
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 from vinpaint.evaluation.data import Frames, Hole
 from vinpaint.evaluation.methods import Fill, Method
 from vinpaint.evaluation.program import Program
+from vinpaint.processes import ChildProcess, Tell
 
 
 class Filled(NamedTuple):
@@ -50,8 +48,7 @@ class Worker:
         self.method = method
         self.isolate = isolate
         self._fill: Fill | None = None
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._process = ChildProcess(_Fills, method, name="its process")
 
     def __call__(self, frames: Frames, hole: Hole) -> Filled:
         """Fill a clip. Whatever the method raises is raised here; RuntimeError if its process dies.
@@ -61,18 +58,7 @@ class Worker:
         if not self.isolate:
             self._fill, filled = _run(self.method, self._fill, frames, hole)
             return filled
-        if self._pipe is None:
-            self._start()
-        assert self._pipe is not None
-        assert self._process is not None
-        try:
-            self._pipe.send((frames, hole))
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            self._process.join()
-            code = self._process.exitcode
-            self.close()
-            raise RuntimeError(f"its process ended with code {code}") from error
+        answer = self._process.ask((frames, hole))
         if isinstance(answer, str):
             raise RuntimeError(answer)  # noqa: TRY004 - what the method raised there
         assert isinstance(answer, Filled)
@@ -80,43 +66,27 @@ class Worker:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        near, far = context.Pipe()
-        process = context.Process(target=_serve, args=(self.method, far), daemon=True)
-        try:
-            process.start()  # pickles the method, which may fail
-        except BaseException:
-            near.close()
-            raise
-        finally:
-            far.close()
-        self._process, self._pipe = process, near
+        self._process.close()
 
 
-def _serve(method: Method, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    fill = None
-    while True:
-        try:
-            frames, hole = pipe.recv()
-        except EOFError:
-            return
+class _Fills:
+    """Runs the method, there."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        self._fill: Fill | None = None
+
+    def __call__(self, request: tuple[Frames, Hole], _tell: Tell) -> Filled | str:
+        """What the method gave, or what it raised: its failure on one clip is not the end of the others."""
         try:
             _forget_peak_memory()
-            fill, filled = _run(method, fill, frames, hole)
-            pipe.send(filled._replace(memory=_peak_memory(fill), gpu_memory=_peak_gpu_memory()))
+            self._fill, filled = _run(self._method, self._fill, *request)
+            return filled._replace(memory=_peak_memory(self._fill), gpu_memory=_peak_gpu_memory())
         except Exception as error:  # noqa: BLE001 - raised in the other process
-            pipe.send(str(error) or type(error).__name__)
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # the other methods' processes may need it
+            return str(error) or type(error).__name__
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # the other methods' processes may need it
 
 
 def _run(method: Method, fill: Fill | None, frames: Frames, hole: Hole) -> tuple[Fill, Filled]:

@@ -18,7 +18,6 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -33,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vinpaint.errors import InputError
+from vinpaint.processes import end_with_parent
 from vinpaint.training.camera import CameraConfig, film
 from vinpaint.training.sources import Box, Source
 from vinpaint.video.images import eight_bit
@@ -208,24 +208,17 @@ def _decode_until_crash(
 def _decoders(processes: int) -> Iterator[ProcessPoolExecutor]:
     # Not forked: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def _begin() -> None:
     """A decoder whose parent was killed would go on writing beside the run that takes over."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 @contextmanager

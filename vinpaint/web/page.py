@@ -590,8 +590,8 @@ def _paint(editor: dict[str, Any] | None) -> np.ndarray | None:
 
 def _pair(project: Project, index: int) -> tuple[np.ndarray, np.ndarray] | None:
     """A frame before and after, of what was tried or of the whole result."""
-    if project.tried is not None:
-        return project.tried.at(index)
+    if (tried := project.tried) is not None:
+        return tried.at(index)
     if project.filled is not None and project.frames is not None:
         index = max(0, min(index, len(project.filled.frames) - 1))
         return project.frames.at(index), project.filled.frames.at(index)

@@ -107,17 +107,20 @@ class Tried:
     """Some frames that were filled for a first look, on disk.
 
     Attributes:
-        path: of the pictures before and after, uint8 (2, F, h, w, 3).
+        path: of the pictures before and after, uint8 (2, F, h, w, 3), nothing else.
         frames: their numbers in the clip.
+        size: their width and height.
     """
 
     path: Path
     frames: range
+    size: tuple[int, int]
 
     def at(self, index: int) -> tuple[Picture, Picture]:
         """A frame, or the nearest that was tried, before and after."""
         position = min(max(index, self.frames.start), self.frames.stop - 1) - self.frames.start
-        before, after = np.load(self.path, mmap_mode="r")[:, position]
+        shape = (2, len(self.frames), *self.size[::-1], 3)
+        before, after = np.memmap(self.path, np.uint8, "r", shape=shape)[:, position]
         return np.array(before), np.array(after)
 
 
@@ -476,21 +479,21 @@ class Project:
         before = np.stack([picture for picture, _ in pairs])
         holes = np.stack([hole for _, hole in pairs])
         after = filler.pictures(told, networks, before, holes)
-        path = self.new_file("tried", ".npy")
+        path = self.new_file("tried", "")
         small = np.stack([_small(pictures, frames.size) for pictures in (before, after)])
         try:
-            np.save(path, small)
+            path.write_bytes(small.tobytes())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        self._forget_tried()
-        self.tried = Tried(path, range(first, stop))
-        return self.tried
+        tried = Tried(path, range(first, stop), frames.size)
+        self._replace_tried(tried)
+        return tried
 
-    def _forget_tried(self) -> None:
-        if self.tried is not None:
-            self.tried.path.unlink()
-            self.tried = None
+    def _replace_tried(self, tried: Tried | None) -> None:
+        old, self.tried = self.tried, tried
+        if old is not None:
+            old.path.unlink()
 
     def fill(
         self,
@@ -519,6 +522,7 @@ class Project:
         Raises:
             InputError: no clip, no hole, or what :func:`vinpaint.inpaint_video` refuses.
             OSError: the disk is full.
+            RuntimeError: the process that fills has ended.
         """
         clip, _ = self.need_clip()
         source = clip.info.path
@@ -563,7 +567,7 @@ class Project:
         self.filled = Filled(
             files, frames, report.first_hole or 0, report, warnings, shlex.join(command)
         )
-        self._forget_tried()
+        self._replace_tried(None)
         return self.filled
 
     def _mask(self, told: Told) -> list[str] | Path:

@@ -108,10 +108,12 @@ def serve(options: ServerOptions, make_inpainter: MakeInpainter) -> Iterator[str
 
     Args:
         options: see there.
-        make_inpainter: called as a visitor chose; by another process, for which it is pickled.
+        make_inpainter: called as a visitor chose, by other processes, for which it is pickled. A script that calls this
+            has its own work under ``if __name__ == "__main__":``.
 
     Raises:
-        InputError: Gradio is not installed, the port is taken, or the folder is missing.
+        InputError: Gradio is not installed, the port is taken, the folder is missing, or the networks cannot be made.
+        RuntimeError: the process that makes them has ended.
     """
     if options.folder is not None and not options.folder.is_dir():
         raise InputError(f"--folder: no such folder: {options.folder}")

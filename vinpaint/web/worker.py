@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import pickle
-import signal
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vinpaint.errors import InputError, InputWarning
+from vinpaint.errors import InputWarning
 from vinpaint.files import Report, inpaint_video
 from vinpaint.inpainting import Inpainter
-from vinpaint.web.jobs import Cancelled, Told
+from vinpaint.processes import ChildProcess, Tell
+from vinpaint.web.jobs import Told
 
 MakeInpainter = Callable[..., Inpainter]
 """Called with ``weights``, ``precision`` and ``propagate``."""
@@ -28,19 +22,30 @@ MakeInpainter = Callable[..., Inpainter]
 Networks = Mapping[str, Any]
 """What that is called with."""
 
+Pictures = NDArray[np.uint8]
+
 KEPT_INPAINTERS = 3
 """Networks held in memory, of different options."""
 
-logger = logging.getLogger(__name__)
 
-HEARING_SECONDS = 0.2
-"""After which work that tells nothing is asked again whether it was cancelled."""
+class Filler(Protocol):
+    """Who fills, here or elsewhere. What ``told`` raises ends the work; the rest is raised as it comes."""
 
-ENDING_SECONDS = 15.0
-"""That cancelled work has to end by itself, before its process is ended."""
+    def load(self, told: Told, networks: Networks) -> None:
+        """Have networks at hand. Raises what making them raises."""
+
+    def pictures(
+        self, told: Told, networks: Networks, frames: Pictures, mask: Pictures
+    ) -> Pictures:
+        """What :class:`vinpaint.Inpainter` makes of uint8 frames (F, H, W, 3) and a mask (F, H, W). Raises what that does."""
+
+    def video(
+        self, told: Told, networks: Networks, options: Mapping[str, Any]
+    ) -> tuple[Report, list[str]]:
+        """What :func:`vinpaint.inpaint_video` does with options, and what it warns of. Raises what that does."""
 
 
-class Filler:
+class LocalFiller:
     """Fills in the process that calls.
 
     Args:
@@ -49,16 +54,16 @@ class Filler:
 
     def __init__(self, make_inpainter: MakeInpainter) -> None:
         self._make_inpainter = make_inpainter
-        self._inpainters: dict[tuple[Any, ...], Inpainter] = {}
+        self._inpainters: dict[frozenset[tuple[str, Any]], Inpainter] = {}
 
     def load(self, told: Told, networks: Networks) -> None:
-        """Have networks at hand. Raises what ``make_inpainter`` raises."""
+        """See :class:`Filler`."""
         self._inpainter(told, networks)
 
     def pictures(
-        self, told: Told, networks: Networks, frames: NDArray[np.uint8], mask: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """What :class:`vinpaint.Inpainter` makes of some frames in memory."""
+        self, told: Told, networks: Networks, frames: Pictures, mask: Pictures
+    ) -> Pictures:
+        """See :class:`Filler`."""
         inpainter = self._inpainter(told, networks)
         told("Filling some frames", 0, 0)
         return inpainter(frames, mask)
@@ -66,21 +71,27 @@ class Filler:
     def video(
         self, told: Told, networks: Networks, options: Mapping[str, Any]
     ) -> tuple[Report, list[str]]:
-        """What :func:`vinpaint.inpaint_video` does with options, and what it warns of."""
+        """See :class:`Filler`."""
+        inpainter = self._inpainter(told, networks)
 
         def progress(done: int, total: int) -> None:
             told("Filling" if done else "Looking for cuts", done, total)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
-            report = inpaint_video(
-                **options, inpainter=lambda: self._inpainter(told, networks), progress=progress
-            )
-        said = [str(warning.message) for warning in caught if warning.category is InputWarning]
+            report = inpaint_video(**options, inpainter=inpainter, progress=progress)
+        said: list[str] = []
+        for warning in caught:
+            if issubclass(warning.category, InputWarning):
+                said.append(str(warning.message))
+            else:
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
         return report, list(dict.fromkeys(said))
 
     def _inpainter(self, told: Told, networks: Networks) -> Inpainter:
-        key = tuple(networks.values())
+        key = frozenset(networks.items())
         found = self._inpainters.pop(key, None)
         if found is None:
             told("Loading the networks", 0, 0)
@@ -91,141 +102,61 @@ class Filler:
         return found
 
 
-class Worker(Filler):
-    """A filler in a process of its own: threads of this one do not slow it, and its end is not the end of this one.
+class Worker:
+    """A filler in a process of its own, which threads of this one do not slow. One thread at a time may use it.
 
-    Its methods are called by one thread at a time. What the caller's ``told`` raises ends the work, and then the call.
+    Besides, its methods raise :class:`vinpaint.processes.ProcessEndedError` if that process has ended.
 
     Args:
         make_inpainter: gives the networks, there; can be pickled.
     """
 
     def __init__(self, make_inpainter: MakeInpainter) -> None:
-        super().__init__(make_inpainter)
-        self._context = multiprocessing.get_context("spawn")
-        self._stop: Event = self._context.Event()
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection[Any, Any]
+        self._process = ChildProcess(_Requests, make_inpainter, name="the process that fills")
 
     def start(self) -> None:
-        """Start the process, if it does not run. The first call does so too."""
-        if self._process is not None and self._process.is_alive():
-            return
-        self.close()
-        self._pipe, theirs = self._context.Pipe()
-        self._process = self._context.Process(
-            target=_serve,
-            args=(theirs, self._stop, self._make_inpainter),
-            name="vinpaint-fills",
-            daemon=True,
-        )
+        """Begin to start the process. Raises what :meth:`vinpaint.processes.ChildProcess.start` does."""
         self._process.start()
-        theirs.close()
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        if self._process is not None:
-            self._pipe.close()
-            self._process.kill()
-            self._process.join()
-            self._process = None
+        self._process.close()
 
     def load(self, told: Told, networks: Networks) -> None:
         """See :class:`Filler`."""
-        self._call("load", told, networks)
+        self._ask("load", told, networks)
 
     def pictures(
-        self, told: Told, networks: Networks, frames: NDArray[np.uint8], mask: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
+        self, told: Told, networks: Networks, frames: Pictures, mask: Pictures
+    ) -> Pictures:
         """See :class:`Filler`."""
-        filled: NDArray[np.uint8] = self._call("pictures", told, networks, frames, mask)
+        filled: Pictures = self._ask("pictures", told, networks, frames, mask)
         return filled
 
     def video(
         self, told: Told, networks: Networks, options: Mapping[str, Any]
     ) -> tuple[Report, list[str]]:
         """See :class:`Filler`."""
-        filled: tuple[Report, list[str]] = self._call("video", told, networks, options)
+        filled: tuple[Report, list[str]] = self._ask("video", told, networks, options)
         return filled
 
-    def _call(self, name: str, told: Told, *given: Any) -> Any:
-        self._stop.clear()
-        self.start()
-        self._pipe.send((name, given))
+    def _ask(self, method: str, told: Told, *given: Any) -> Any:
         heard = ("", 0, 0)
-        while True:
-            if (message := self._receive(HEARING_SECONDS)) is not None:
-                kind, value = message
-                if kind == "done":
-                    return value
-                if kind == "failed":
-                    raise value
-                heard = value
-            try:
-                told(*heard)
-            except BaseException:
-                self._cancel()
-                raise
 
-    def _receive(self, seconds: float) -> tuple[str, Any] | None:
-        """What the process says; ``None`` if it says nothing for some seconds. Raises RuntimeError if it has ended."""
-        try:
-            if not self._pipe.poll(seconds):
-                return None
-            message: tuple[str, Any] = self._pipe.recv()
-            return message
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError(f"the process that fills has ended ({self._end()})") from error
+        def listen(what: tuple[str, int, int] | None) -> None:
+            nonlocal heard
+            heard = what or heard
+            told(*heard)
 
-    def _cancel(self) -> None:
-        """Have the work end, or the process if it does not."""
-        self._stop.set()
-        with suppress(RuntimeError):
-            while (message := self._receive(ENDING_SECONDS)) is not None:
-                if message[0] != "told":
-                    return
-            self.close()
-
-    def _end(self) -> str:
-        """Clear away a process that has ended; how it did."""
-        assert self._process is not None
-        self._process.join()
-        code = self._process.exitcode or 0
-        self.close()
-        if code >= 0:
-            return f"exit status {code}"
-        hint = ", as when memory runs out" if code == -signal.SIGKILL else ""
-        return f"{signal.Signals(-code).name}{hint}"
+        return self._process.ask((method, given), listen)
 
 
-def _serve(pipe: Connection[Any, Any], stop: Event, make_inpainter: MakeInpainter) -> None:
-    """Do what comes out of the pipe until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
-    filler = Filler(make_inpainter)
+class _Requests:
+    """A local filler, there."""
 
-    def told(*what: Any) -> None:
-        if stop.is_set():
-            raise Cancelled
-        pipe.send(("told", what))
+    def __init__(self, make_inpainter: MakeInpainter) -> None:
+        self._filler = LocalFiller(make_inpainter)
 
-    with suppress(EOFError, ConnectionError):
-        while True:
-            name, given = pipe.recv()
-            try:
-                answer = "done", getattr(filler, name)(told, *given)
-            except Exception as error:
-                if not isinstance(error, (InputError, Cancelled)):
-                    logger.exception(
-                        "while filling"
-                    )  # with where it was, which does not come along
-                answer = "failed", _portable(error)
-            pipe.send(answer)
-
-
-def _portable(error: Exception) -> Exception:
-    """The same, or what it says if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - of any kind
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    def __call__(self, request: tuple[str, tuple[Any, ...]], tell: Tell) -> Any:
+        method, given = request
+        return getattr(self._filler, method)(lambda *what: tell(what), *given)
