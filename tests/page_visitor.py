@@ -90,8 +90,7 @@ class Caller:
 
     def fill(self):
         """Fill the video with the options as they are; what the page says at the end."""
-        options = {"param_17": None}  # --crf, the one control without a value of its own
-        return text_of(self.works("fill", *self.paint(), **options))
+        return text_of(self.works("fill", *self.paint()))
 
     def paint(self):
         """An editor on which nothing was painted, and what else goes with it."""
@@ -161,8 +160,10 @@ class Visitor:
         self.page.wait_for_selector("#editor canvas")
         self.settle()
 
-    def paint(self, *points):
-        """Draw a stroke through points, in shares of the picture's width and height."""
+    def paint(self, *points, how="It stays in this place, in the whole video"):
+        """Draw a stroke through points, in shares of the picture's width and height, and say what it is."""
+        if how:
+            self.page.get_by_label(how).check()
         box = None
         while box != (box := self.picture_box()):  # it is laid out in steps
             self.page.wait_for_timeout(200)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import cv2
 import media
 import numpy as np
 import pytest
@@ -115,10 +116,10 @@ def test_the_slider_shows_other_frames_before_and_after(visitor, clip):
 
 def test_boxes_stretches_and_parts_that_are_left_out(visitor, clip):
     visitor.bring(clip)
-    visitor.page.get_by_label("In some frames only").check()
+    visitor.page.get_by_label("in some frames only").check()
     visitor.page.locator("#when textarea, #when input").fill("2-5")
     visitor.page.get_by_label("As boxes around what I painted").check()
-    visitor.paint(*STROKE)
+    visitor.paint(*STROKE, how=None)
     visitor.press("add")
     visitor.wait_for("The hole is marked")
     visitor.page.wait_for_selector("#parts label")
@@ -144,6 +145,54 @@ def test_cancelling_ends_the_run_and_the_page_goes_on(visitor, server, long_clip
     assert [name for name in server.kept() if "filled" in name and name not in before] == []
     visitor.press("try")
     visitor.wait_for("A first look is below")
+
+
+def test_a_fill_that_is_cancelled_leaves_the_earlier_one(visitor, long_clip):
+    visitor.bring(long_clip)
+    visitor.page.get_by_text("More ways to give the hole").click()
+    visitor.page.locator("#box-text textarea, #box-text input").fill("1,1,20,20@3-10")
+    visitor.press("add-box")
+    visitor.wait_for("The hole is marked")
+    visitor.page.locator("#options > button").click()  # nothing changes by being looked at
+    visitor.press("fill")
+    visitor.wait_for("^Done: 400 frames", 120)
+    visitor.page.wait_for_selector("#download")
+    command = visitor.page.locator("#command textarea").input_value()
+    assert command.startswith("vinpaint inpaint long.mp4 --box=1,1,20,20@3-10 --weights ")
+    assert "--crf" not in command
+    visitor.paint(*STROKE)
+    visitor.press("fill")
+    visitor.wait_for("Filling .* of 400")
+    visitor.press("cancel")
+    visitor.wait_for("^Cancelled")
+    visitor.settle()
+    assert visitor.page.locator("#download").is_visible()
+    assert visitor.page.locator("#command textarea").input_value() == command
+
+
+def test_what_was_painted_is_asked_about_and_can_be_cleared(visitor, clip):
+    visitor.bring(clip)
+    visitor.paint(*STROKE, how=None)
+    visitor.press("add")
+    visitor.wait_for("Say first whether what you painted moves or stays")
+    picture = visitor.page.locator("#editor canvas").last
+    brush = np.array([0, 224, 255])
+    painted = share_of(brush, picture)
+    visitor.page.locator("#editor button[aria-label='Clear canvas']").click()
+    visitor.settle()
+    assert share_of(brush, picture) < painted / 5  # the scene has a little of it too
+    magenta = media.scene(0, 160, 120)[60, 80]
+    assert share_of(magenta, picture) > 0.001  # the picture is there
+    visitor.press("add")
+    visitor.wait_for("Nothing new is painted")
+    visitor.page.reload()
+    visitor.wait_for("Your video is here as you left it")
+
+
+def share_of(color, element):
+    """How much of what is seen of an element has a colour, nearly."""
+    shot = cv2.imdecode(np.frombuffer(element.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    return (abs(shot[..., ::-1].astype(int) - color) < 12).all(-1).mean()
 
 
 def test_a_reload_in_mid_run_loses_nothing(visitor, long_clip):
@@ -208,7 +257,7 @@ def test_bad_input_is_a_sentence_and_the_page_goes_on(visitor, clip, tmp_path):
     visitor.press("fill")
     visitor.wait_for("There is no hole yet: paint over what should go")
     visitor.press("add")
-    visitor.wait_for("Nothing is painted on this frame")
+    visitor.wait_for("Nothing new is painted on this frame")
     visitor.page.get_by_text("More ways to give the hole").click()
     visitor.page.locator("#box-text textarea, #box-text input").fill("1,1,20,20@30-40")
     visitor.press("add-box")

@@ -359,7 +359,7 @@ def test_a_fill_equals_the_command_lines(project, filler, inpainter, tmp_path, k
     )
     assert filled.files[VIDEO].name == "my clip-filled.mp4"
     assert filled.first == (3 if kind == "boxes" else 0)
-    assert heard[0][0] in ("Looking for cuts", "Drawing the hole")
+    assert heard[0][0] in ("Filling", "Drawing the hole")
     assert ("Filling", FRAMES, FRAMES) in heard
     names = {VIDEO, "Contact sheet", "Side by side", *(["Mask"] if kind != "boxes" else [])}
     assert set(filled.files) == names

@@ -49,6 +49,10 @@ FOLLOWED_SIDE = 480
 """Long side, in pixels, of the frames that an object is followed in."""
 
 
+class NoLogoError(InputError):
+    """A logo was looked for and none found."""
+
+
 @dataclass(frozen=True)
 class MaskReport:
     """What :func:`make_mask` did.
@@ -316,7 +320,7 @@ def _logo(clip: Clip, told: Progress) -> _Still:
 
     hole = find_logo(sample())
     if not hole.any():
-        raise InputError(
+        raise NoLogoError(
             "--logo: found none: nothing keeps its place while the picture around it changes. Where the camera and the "
             "scene stand still it cannot be told from the scene; give its place with --box or --paint"
         )

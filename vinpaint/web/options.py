@@ -83,7 +83,8 @@ class Options:
         if action.choices is not None:
             first = self._given.get(action.dest, action.default)
             return gr.Dropdown(choices=[*action.choices], value=first, **shown)
-        if action.type in (int, float):
+        # A number without a default would become 0 as soon as it is shown.
+        if action.type in (int, float) and action.default is not None:
             return gr.Number(
                 value=action.default, precision=0 if action.type is int else None, **shown
             )

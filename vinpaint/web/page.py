@@ -17,10 +17,10 @@ import numpy as np
 
 from vinpaint.errors import InputError
 from vinpaint.web.frames import SIDE
-from vinpaint.web.jobs import Job, Jobs
+from vinpaint.web.jobs import Job, Jobs, Told
 from vinpaint.web.options import Options
 from vinpaint.web.project import CONTAINERS, VIDEO, Project
-from vinpaint.web.wording import BEGINNING, Mood, ended, explain, running, waiting
+from vinpaint.web.wording import BEGINNING, Mood, beginning, ended, explain, running, waiting
 from vinpaint.web.worker import Filler, Networks
 from vinpaint.web.workspaces import Workspace, Workspaces
 
@@ -49,9 +49,9 @@ LOOK_AT_RESULT = """() => {
 }"""
 
 HOW = [
-    ("In the whole video", "always"),
-    ("In some frames only", "span"),
-    ("Follow it through the video", "follow"),
+    ("It moves: follow it through the video", "follow"),
+    ("It stays in this place, in the whole video", "always"),
+    ("It stays in this place, in some frames only", "span"),
 ]
 
 NETWORKS = ("weights", "precision", "propagate")
@@ -113,7 +113,7 @@ class Page:
             self.token = gr.Textbox(visible=False)
             gr.Markdown(
                 "# vinpaint\nFills what you paint over: a passer-by, a logo, a scratch. Drop a video, paint over what "
-                "should go, press **Fill the video**."
+                "should go, say whether it moves, press **Fill the video**."
             )
             self.status = _markup(_say("Drop a video to begin."), elem_id="status")
             with gr.Row():
@@ -123,7 +123,8 @@ class Page:
                     )
                     self.about = gr.Markdown(elem_id="about")
                     self.editor = gr.ImageEditor(
-                        label="2. Paint over what should go",
+                        label="Paint over what should go",
+                        show_label=False,  # it would cover the picture
                         elem_id="editor",
                         sources=(),
                         transforms=(),
@@ -139,7 +140,7 @@ class Page:
                 with gr.Column(scale=2):
                     with gr.Group(visible=False) as self.hole:
                         self.how = gr.Radio(
-                            HOW, value="always", label="What I painted is a hole", elem_id="how"
+                            HOW, value=None, label="3. What should go …", elem_id="how"
                         )
                         self.when = gr.Textbox(
                             label="From - to",
@@ -148,13 +149,18 @@ class Page:
                             visible=False,
                         )
                         self.box = gr.Checkbox(
-                            label="As boxes around what I painted", elem_id="as-box"
+                            label="As boxes around what I painted",
+                            info="each patch of paint becomes the rectangle around it",
+                            elem_id="as-box",
                         )
                         with gr.Row():
                             self.add = gr.Button("Add to the hole", elem_id="add")
                             self.logo = gr.Button("Find a logo", elem_id="logo")
                         self.parts = gr.CheckboxGroup(
-                            label="The hole", visible=False, elem_id="parts"
+                            label="The hole: what will be filled",
+                            info="without its tick a part does not count",
+                            visible=False,
+                            elem_id="parts",
                         )
                         with gr.Accordion("More ways to give the hole", open=False):
                             with gr.Row():
@@ -194,7 +200,10 @@ class Page:
                         )
             with gr.Column(visible=False, elem_id="result") as self.result:
                 self.slider = gr.ImageSlider(
-                    label="Before and after", elem_id="before-after", max_height=540, format="png"
+                    label="Before (left of the line) and after (right)",
+                    elem_id="before-after",
+                    max_height=540,
+                    format="png",
                 )
                 self.moment = gr.Slider(0, 1, step=1, label="Frame of the result", elem_id="moment")
                 self.video = _markup(elem_id="filled-video", visible=False)
@@ -279,6 +288,7 @@ class Page:
             [self.token, self.upload, self.options.control("allow_truncated")],
         )
         on(self.frame.release, self._go, painted)
+        on(self.editor.clear, self._show, [self.token, self.frame])  # it takes the picture too
         on(self.how.change, self._chose_how, [self.how])
         works(self.add.click, self._add, painted)
         works(self.logo.click, self._find_logo, painted)
@@ -302,6 +312,7 @@ class Page:
         self._pages[request.session_hash or ""] = workspace.token
         return {
             self.token: workspace.token,
+            self.status: _say(beginning(workspace.project)),
             self.upload: gr.update(visible=True),
             **self._everything(workspace, 0),
         }
@@ -354,7 +365,7 @@ class Page:
 
     def _add(self, *painted: Any) -> Updates:
         workspace = self._take_paint(*painted, ready=True, must=True)
-        workspace.start(self._queues.looking, workspace.project.follow)
+        self._follow(workspace)
         return self._begun(workspace)
 
     def _find_logo(self, *painted: Any) -> Updates:
@@ -366,7 +377,7 @@ class Page:
         *painted, text = given
         workspace = self._take_paint(*painted, ready=True)
         workspace.project.add_box(text)
-        workspace.start(self._queues.looking, workspace.project.follow)
+        self._follow(workspace)
         return {**self._begun(workspace), self.box_text: ""}
 
     def _add_file(self, *given: Any) -> Updates:
@@ -375,6 +386,16 @@ class Page:
         path = workspace.project.receive(Path(upload))
         workspace.start(self._queues.reading, lambda told: workspace.project.add_file(path, told))
         return {**self._begun(workspace), self.mask_file: None}
+
+    def _follow(self, workspace: Workspace) -> None:
+        def follow(told: Told) -> None:
+            try:
+                workspace.project.follow(told)
+            except BaseException:
+                workspace.project.leave_out_unfollowed()
+                raise
+
+        workspace.start(self._queues.looking, follow)
 
     def _try(self, *given: Any) -> Updates:
         workspace = self._take_paint(*given[:6], ready=True)
@@ -423,7 +444,7 @@ class Page:
         token: str,
         editor: dict[str, Any] | None,
         _index: float,
-        how: str,
+        how: str | None,
         when: str,
         box: bool,
         *,
@@ -440,11 +461,16 @@ class Page:
             workspace.check_ready()
         painted = _paint(editor)
         if painted is not None:
+            if how is None:
+                raise InputError(
+                    "Say first whether what you painted moves or stays in its place: the choice is beside the picture."
+                )
             # The slider may have moved on; the paint is on the frame that was shown.
             workspace.project.add_painted(painted, workspace.frame, how=how, box=box, when=when)
         elif must:
             raise InputError(
-                "Nothing is painted on this frame: paint over what should go, then add it."
+                "Nothing new is painted on this frame: paint over what should go, then add it. To change what was added, "
+                "take its tick away and paint again."
             )
         return workspace
 
@@ -504,7 +530,7 @@ class Page:
         last = len(frames) - 1
         workspace.frame = index = max(0, min(index, last))
         updates |= {
-            self.about: f"**{html.escape(project.about())}**",
+            self.about: f"**{html.escape(project.about())}**\n\n2. Paint over what should go",
             self.frame: gr.update(maximum=last, value=index, visible=True),
             **self._drawing(project, index),
         }

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vinpaint.errors import InputError
 from vinpaint.files import Report
 from vinpaint.masking import MaskSources, make_mask
-from vinpaint.masking.making import open_sources
+from vinpaint.masking.making import NoLogoError, open_sources
 from vinpaint.video.images import EXTENSIONS, eight_bit, write_png
 from vinpaint.video.masks import Stamp, open_mask, parse_box, parse_span
 from vinpaint.video.preview import marked
@@ -363,13 +363,18 @@ class Project:
         """
         clip, _ = self.need_clip()
         path = self.new_file("logo", ".png")
-        make_mask(
-            clip.info.path,
-            path,
-            MaskSources(logo=True),
-            allow_truncated=self.allow_truncated,
-            progress=_named(told, {"logo": "Looking for a logo"}),
-        )
+        try:
+            make_mask(
+                clip.info.path,
+                path,
+                MaskSources(logo=True),
+                allow_truncated=self.allow_truncated,
+                progress=_named(told, {"logo": "Looking for a logo"}),
+            )
+        except NoLogoError as error:
+            raise InputError(
+                "No logo was found: nothing keeps its place while the picture around it changes. Paint over it instead."
+            ) from error
         part = Part("paint", str(path), "logo that was found")
         self.parts = [old for old in self.parts if old.label != part.label] + [part]
         return part
@@ -395,6 +400,11 @@ class Project:
             path.unlink()
             raise
         self._followed[key] = path
+
+    def leave_out_unfollowed(self) -> None:
+        """Have no part count that is to be followed and was not."""
+        if _followed_key(self.chosen) not in self._followed:
+            self.left_out |= {part.label for part in self.chosen if part.kind == "follow"}
 
     def _store(self, key: tuple[str, ...], path: Path, told: Told) -> None:
         _, frames = self.need_clip()
@@ -507,7 +517,7 @@ class Project:
         compare: bool = False,
         flags: Sequence[str] = (),
     ) -> Filled:
-        """Fill the clip; files of an earlier fill are removed.
+        """Fill the clip; files of an earlier fill are removed once it has succeeded.
 
         Args:
             filler: who fills.
@@ -528,9 +538,6 @@ class Project:
         source = clip.info.path
         own = source.suffix.lower() if source.suffix.lower() in CONTAINERS else ".mp4"
         mask = self._mask(told)
-        if self.filled is not None:
-            shutil.rmtree(self.filled.files[VIDEO].parent)
-            self.filled = None
         folder = self.new_file("filled", "")
         folder.mkdir()
         files = {VIDEO: folder / f"{source.stem}-filled{suffix or own}"}
@@ -564,6 +571,8 @@ class Project:
             files["Mask"] = mask
             hole = ["--mask", mask.name]
         command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
+        if self.filled is not None:
+            shutil.rmtree(self.filled.files[VIDEO].parent)
         self.filled = Filled(
             files, frames, report.first_hole or 0, report, warnings, shlex.join(command)
         )

@@ -11,12 +11,20 @@ from typing import Literal
 from vinpaint.errors import InputError
 from vinpaint.web.jobs import Job
 from vinpaint.web.project import Filled, Part, Project, Tried
+from vinpaint.web.worker import FILLING
 
 Mood = Literal["", "good", "bad"]
 
 BEGINNING = "Beginning …"
 
 logger = logging.getLogger(__name__)
+
+
+def beginning(project: Project) -> str:
+    """Of a page that was opened, or opened again."""
+    if project.clip is None:
+        return "Drop a video to begin."
+    return "Your video is here as you left it."
 
 
 def waiting(ahead: int) -> str:
@@ -28,6 +36,8 @@ def running(job: Job) -> str:
     """Of a job that runs."""
     if not job.phase:
         return BEGINNING
+    if job.phase == FILLING and not job.done:
+        return "Looking for cuts, then filling the first frames …"
     counted = (
         f" {job.done:,} of {job.total:,}" if job.total else f" {job.done:,}" if job.done else ""
     )

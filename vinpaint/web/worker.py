@@ -24,6 +24,9 @@ Networks = Mapping[str, Any]
 
 Pictures = NDArray[np.uint8]
 
+FILLING = "Filling"
+"""What is told while a video is filled. Frames come in chunks: none are done until the first chunk is."""
+
 KEPT_INPAINTERS = 3
 """Networks held in memory, of different options."""
 
@@ -75,7 +78,7 @@ class LocalFiller:
         inpainter = self._inpainter(told, networks)
 
         def progress(done: int, total: int) -> None:
-            told("Filling" if done else "Looking for cuts", done, total)
+            told(FILLING, done, total)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
