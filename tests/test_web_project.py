@@ -352,14 +352,20 @@ def test_a_fill_equals_the_command_lines(project, filler, inpainter, tmp_path, k
         filler,
         {},
         lambda *told: heard.append(told),
-        {**OPTIONS, "dilate": 2},
+        {
+            **OPTIONS,
+            "dilate": 2,
+            "codec": "ffv1",
+        },  # x264 beside another encoder does not always do the same
+        suffix=".mkv",
         preview=True,
         compare=True,
-        flags=["--dilate", "2"],
+        flags=["--dilate", "2", "--codec", "ffv1"],
     )
-    assert filled.files[VIDEO].name == "my clip-filled.mp4"
+    assert filled.files[VIDEO].name == "my clip-filled.mkv"
     assert filled.first == (3 if kind == "boxes" else 0)
-    assert heard[0][0] in ("Filling", "Drawing the hole")
+    if kind == "both":
+        assert "Drawing the hole" in [phase for phase, *_ in heard]
     assert ("Filling", FRAMES, FRAMES) in heard
     names = {VIDEO, "Contact sheet", "Side by side", *(["Mask"] if kind != "boxes" else [])}
     assert set(filled.files) == names
