@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fillers import ask_and_wait, make_work
+from waiting import until
 
 from vinpaint import processes
 from vinpaint.errors import InputError
@@ -33,13 +34,6 @@ def child():
 def pid(child):
     """Of the process, which works."""
     return child.ask(("count",))[1]
-
-
-def until(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def is_gone(process):

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
+from waiting import until
 
 from vinpaint.errors import InputError
 from vinpaint.web.jobs import Jobs
@@ -17,14 +17,6 @@ def jobs():
     jobs = Jobs(limit=3)
     yield jobs
     jobs.close()
-
-
-def until(true, seconds=10):
-    for _ in range(100 * seconds):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("waited in vain")
 
 
 class Gate:

@@ -92,7 +92,7 @@ class AtomicOutput:
             if kind is None:
                 self._rename()
         finally:
-            _remove(self.hidden)
+            remove(self.hidden)
 
     def _rename(self) -> None:
         self._check_free()
@@ -100,7 +100,7 @@ class AtomicOutput:
             old = self.hidden.with_name(self.hidden.name + ".old")
             self._final.rename(old)
             self.hidden.rename(self._final)
-            _remove(old)
+            remove(old)
         else:
             self.hidden.replace(self._final)
 
@@ -120,7 +120,8 @@ def check_distinct(outputs: Mapping[str, str | Path | None]) -> None:
         seen[final] = argument
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -20,7 +20,16 @@ from vinpaint.web.frames import SIDE
 from vinpaint.web.jobs import Job, Jobs, Told
 from vinpaint.web.options import Options
 from vinpaint.web.project import CONTAINERS, VIDEO, Project
-from vinpaint.web.wording import BEGINNING, Mood, beginning, ended, explain, running, waiting
+from vinpaint.web.wording import (
+    BEGINNING,
+    WELCOME,
+    Mood,
+    beginning,
+    ended,
+    explain,
+    running,
+    waiting,
+)
 from vinpaint.web.worker import Filler, Networks
 from vinpaint.web.workspaces import Workspace, Workspaces
 
@@ -115,7 +124,7 @@ class Page:
                 "# vinpaint\nFills what you paint over: a passer-by, a logo, a scratch. Drop a video, paint over what "
                 "should go, say whether it moves, press **Fill the video**."
             )
-            self.status = _markup(_say("Drop a video to begin."), elem_id="status")
+            self.status = _markup(_say(WELCOME), elem_id="status")
             with gr.Row():
                 with gr.Column(scale=3):
                     self.upload = gr.File(

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from vinpaint.errors import InputError
 from vinpaint.files import Report
 from vinpaint.masking import MaskSources, make_mask
 from vinpaint.masking.making import NoLogoError, open_sources
+from vinpaint.video.atomic import remove
 from vinpaint.video.images import EXTENSIONS, eight_bit, write_png
 from vinpaint.video.masks import Stamp, open_mask, parse_box, parse_span
 from vinpaint.video.preview import marked
@@ -169,7 +171,7 @@ class Project:
             InputError: it is no video, or more than the limits allow; the earlier clip stays.
         """
         home = self._new_home()
-        try:
+        with _removed_on_failure(path, home):
             path = path.rename(home / path.name)
             refuse_playlists(path)
             clip = open_clip(path, allow_truncated=allow_truncated, argument="video")
@@ -180,10 +182,6 @@ class Project:
                 told(what, done, total)
 
             frames = FrameStore(home / "frames", clip, counted, "Reading")
-        except BaseException:
-            path.unlink(missing_ok=True)
-            shutil.rmtree(home)
-            raise
         old = self.home
         self._begin(home)
         self.clip, self.frames, self.allow_truncated = clip, frames, allow_truncated
@@ -337,7 +335,7 @@ class Project:
         elif suffix in (".srt", ".vtt", ".ass", ".ssa"):
             kind = "subtitles"
         part = Part(kind, str(path), f"{path.name}")
-        try:
+        with _removed_on_failure(path):
             if kind != "mask" and path.stat().st_size > LARGEST_TABLE:
                 raise InputError(
                     f"{path.name} is larger than {LARGEST_TABLE >> 20} MB; expected fewer lines."
@@ -349,9 +347,6 @@ class Project:
                 self._store((str(path),), path, told)
             else:
                 open_sources(_sources([part]), clip)
-        except BaseException:
-            path.unlink()
-            raise
         self.parts = [old for old in self.parts if kind == "mask" or old.kind != kind] + [part]
         return part
 
@@ -394,11 +389,8 @@ class Project:
             allow_truncated=self.allow_truncated,
             progress=_named(told, names),
         )
-        try:
+        with _removed_on_failure(path):
             self._store(key, path, told)
-        except BaseException:
-            path.unlink()
-            raise
         self._followed[key] = path
 
     def leave_out_unfollowed(self) -> None:
@@ -409,15 +401,12 @@ class Project:
     def _store(self, key: tuple[str, ...], path: Path, told: Told) -> None:
         _, frames = self.need_clip()
         file = self.new_file("mask", ".jpg")
-        try:
+        with _removed_on_failure(file):
             store = FrameStore(file, open_clip(path, argument="mask"), told, "Reading the mask")
             if len(store) != len(frames):
                 raise InputError(
                     f"The mask has {len(store)} frames, but the video has {len(frames)}; expected one a frame."
                 )
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
         self._stores[key] = store
 
     def _check_span(self, text: str) -> None:
@@ -491,11 +480,8 @@ class Project:
         after = filler.pictures(told, networks, before, holes)
         path = self.new_file("tried", "")
         small = np.stack([_small(pictures, frames.size) for pictures in (before, after)])
-        try:
+        with _removed_on_failure(path):
             path.write_bytes(small.tobytes())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
         tried = Tried(path, range(first, stop), frames.size)
         self._replace_tried(tried)
         return tried
@@ -546,7 +532,7 @@ class Project:
         if compare:
             files["Side by side"] = folder / f"{source.stem}-compare.mp4"
         boxes = mask if isinstance(mask, list) else []
-        try:
+        with _removed_on_failure(folder):
             report, warnings = filler.video(
                 told,
                 networks,
@@ -563,21 +549,17 @@ class Project:
             )
             filled = open_clip(files[VIDEO])
             frames = FrameStore(folder / "frames", filled, told, "Reading the result")
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
         hole = [f"--box={text}" for text in boxes]
         if not isinstance(mask, list):
             files["Mask"] = mask
             hole = ["--mask", mask.name]
         command = ["vinpaint", "inpaint", source.name, *hole, *flags, "-o", files[VIDEO].name]
-        if self.filled is not None:
-            shutil.rmtree(self.filled.files[VIDEO].parent)
-        self.filled = Filled(
-            files, frames, report.first_hole or 0, report, warnings, shlex.join(command)
-        )
+        new = Filled(files, frames, report.first_hole or 0, report, warnings, shlex.join(command))
+        old, self.filled = self.filled, new
+        if old is not None:
+            shutil.rmtree(old.files[VIDEO].parent)
         self._replace_tried(None)
-        return self.filled
+        return new
 
     def _mask(self, told: Told) -> list[str] | Path:
         """The hole as :func:`vinpaint.inpaint_video` takes it: boxes, a picture or a video."""
@@ -611,6 +593,17 @@ class Project:
             )
             self._masks[key] = path
         return self._masks[key]
+
+
+@contextmanager
+def _removed_on_failure(*paths: Path) -> Iterator[None]:
+    """Remove files or folders if the block raises, a cancellation too."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            remove(path)
+        raise
 
 
 def refuse_playlists(path: Path) -> None:

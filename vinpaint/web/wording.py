@@ -15,6 +15,7 @@ from vinpaint.web.worker import FILLING
 
 Mood = Literal["", "good", "bad"]
 
+WELCOME = "Drop a video to begin."
 BEGINNING = "Beginning …"
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 def beginning(project: Project) -> str:
     """Of a page that was opened, or opened again."""
     if project.clip is None:
-        return "Drop a video to begin."
+        return WELCOME
     return "Your video is here as you left it."
 
 

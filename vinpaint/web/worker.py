@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,13 +77,9 @@ class LocalFiller:
     ) -> tuple[Report, list[str]]:
         """See :class:`Filler`."""
         inpainter = self._inpainter(told, networks)
-
-        def progress(done: int, total: int) -> None:
-            told(FILLING, done, total)
-
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
-            report = inpaint_video(**options, inpainter=inpainter, progress=progress)
+            report = inpaint_video(**options, inpainter=inpainter, progress=partial(told, FILLING))
         said: list[str] = []
         for warning in caught:
             if issubclass(warning.category, InputWarning):
