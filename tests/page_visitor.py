@@ -13,11 +13,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 # Not from the source folder, where Python would find the sources.
 COMMAND = [sys.executable, "-c", "import sys; from vinpaint.cli import main; sys.exit(main())"]
 
+
+BRUSH = np.array([0, 224, 255])
+"""The colour of paint on the page."""
 
 QUIET_SECONDS = 0.4
 """Without a request, after which a page is at rest."""
@@ -97,6 +102,12 @@ class Caller:
         return [self.token, None, 0, "always", "", False]
 
 
+def share_of(color, element):
+    """How much of what is seen of an element has a colour, nearly."""
+    shot = cv2.imdecode(np.frombuffer(element.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    return (abs(shot[..., ::-1].astype(int) - color) < 12).all(-1).mean()
+
+
 def text_of(said):
     return re.sub("<[^>]*>", "", str(said))
 
@@ -161,9 +172,22 @@ class Visitor:
         self.settle()
 
     def paint(self, *points, how="It stays in this place, in the whole video"):
-        """Draw a stroke through points, in shares of the picture's width and height, and say what it is."""
+        """Draw a stroke through points, in shares of the picture's width and height, and say what it is.
+
+        While no job runs; what the page does once one has ended is waited for.
+        """
+        self.settle()
         if how:
             self.page.get_by_label(how).check()
+        canvas = self.page.locator("#editor canvas").last
+        before = share_of(BRUSH, canvas)
+        self.stroke(*points)
+        self.settle()  # the editor hands its strokes over
+        assert share_of(BRUSH, canvas) > before, "the brush left no trace"
+
+    def stroke(self, *points):
+        """Draw it, whatever the page does meanwhile."""
+        self.page.locator("#editor canvas").last.scroll_into_view_if_needed()
         box = None
         while box != (box := self.picture_box()):  # it is laid out in steps
             self.page.wait_for_timeout(200)
@@ -173,7 +197,6 @@ class Visitor:
         for spot in spots[1:]:
             self.page.mouse.move(*spot, steps=12)
         self.page.mouse.up()
-        self.settle()  # the editor hands its strokes over
 
     def picture_box(self):
         """Where the picture lies in the editor's canvas: centred, as large as fits at its zoom."""

@@ -89,12 +89,24 @@ def test_the_queue_has_an_end(jobs):
 def test_the_time_left_follows_from_the_pace(jobs, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("vinpaint.web.jobs.time.monotonic", lambda: now[0])
-    job = jobs.submit(Gate())
-    until(lambda: job.total)
+    begun, end = threading.Event(), threading.Event()
+
+    def work(told):
+        told("Filling", 0, 4)
+        begun.set()
+        end.wait(20)
+
+    job = jobs.submit(work)
+    assert begun.wait(5)
     assert job.seconds_left() is None  # too early to tell
     now[0] += 20
-    assert job.seconds_left() == 60  # one of four done
-    job.cancel()
+    job.told("Filling", 1, 4)
+    assert job.seconds_left() == 60
+    now[0] += 15
+    assert job.seconds_left() == 45  # counts down until the next report
+    now[0] += 100
+    assert job.seconds_left() == 0
+    end.set()
 
 
 def test_closing_cancels_all():

@@ -6,12 +6,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import cv2
 import media
 import numpy as np
 import pytest
 from models import random_model
-from page_visitor import Visitor, find_browser, serve
+from page_visitor import BRUSH, Visitor, find_browser, serve, share_of
 
 from vinpaint.nn import InpainterConfig
 from vinpaint.pretrained import save_pretrained
@@ -106,6 +105,7 @@ def test_the_slider_shows_other_frames_before_and_after(visitor, clip):
     sources = [pictures.nth(i).get_attribute("src") for i in range(2)]
     assert sources[0] != sources[1]
     moment = visitor.page.locator("#moment input[type=number]")
+    assert moment.input_value() == "10"
     moment.fill("3")
     moment.press("Enter")
     moment.blur()
@@ -168,6 +168,33 @@ def test_a_fill_that_is_cancelled_leaves_the_earlier_one(visitor, long_clip):
     visitor.settle()
     assert visitor.page.locator("#download").is_visible()
     assert visitor.page.locator("#command textarea").input_value() == command
+    assert visitor.page.inner_text("#download") == "Download the video"
+    visitor.press("try")
+    visitor.wait_for("A first look is below")
+    visitor.settle()
+    assert visitor.page.inner_text("#download") == "Download the video that was filled before"
+    assert not visitor.page.locator("#filled-video").is_visible()
+
+
+def test_what_is_painted_while_a_job_runs_stays_paint(visitor, tmp_path):
+    visitor.bring(media.write_video(tmp_path / "slow.mp4", frames=400, size=(320, 240)))
+    visitor.page.get_by_text("More ways to give the hole").click()
+    visitor.page.locator("#box-text textarea, #box-text input").fill("1,1,80,80")
+    visitor.press("add-box")
+    visitor.wait_for("The hole is marked")
+    visitor.settle()
+    picture = visitor.page.locator("#editor canvas").last
+    before = share_of(BRUSH, picture)
+    visitor.press("fill")
+    visitor.wait_for("Filling .* of 400")
+    visitor.stroke((0.4, 0.6), (0.6, 0.6))  # without having said what it is
+    visitor.press("cancel")
+    visitor.wait_for("^Cancelled")
+    visitor.settle()
+    assert visitor.says().startswith("Cancelled")
+    assert share_of(BRUSH, picture) > before
+    visitor.press("add")
+    visitor.wait_for("Say first whether what you painted moves or stays")
 
 
 def test_what_was_painted_is_asked_about_and_can_be_cleared(visitor, clip):
@@ -176,23 +203,16 @@ def test_what_was_painted_is_asked_about_and_can_be_cleared(visitor, clip):
     visitor.press("add")
     visitor.wait_for("Say first whether what you painted moves or stays")
     picture = visitor.page.locator("#editor canvas").last
-    brush = np.array([0, 224, 255])
-    painted = share_of(brush, picture)
+    painted = share_of(BRUSH, picture)
     visitor.page.locator("#editor button[aria-label='Clear canvas']").click()
     visitor.settle()
-    assert share_of(brush, picture) < painted / 5  # the scene has a little of it too
+    assert share_of(BRUSH, picture) < painted / 5  # the scene has a little of it too
     magenta = media.scene(0, 160, 120)[60, 80]
     assert share_of(magenta, picture) > 0.001  # the picture is there
     visitor.press("add")
     visitor.wait_for("Nothing new is painted")
     visitor.page.reload()
     visitor.wait_for("Your video is here as you left it")
-
-
-def share_of(color, element):
-    """How much of what is seen of an element has a colour, nearly."""
-    shot = cv2.imdecode(np.frombuffer(element.screenshot(), np.uint8), cv2.IMREAD_COLOR)
-    return (abs(shot[..., ::-1].astype(int) - color) < 12).all(-1).mean()
 
 
 def test_a_reload_in_mid_run_loses_nothing(visitor, long_clip):
@@ -304,7 +324,7 @@ def test_a_full_disk_is_a_sentence_and_the_server_stays_up(browser, tmp_path, we
             visitor.page.get_by_text("HTTP 507: The server's disk is full").wait_for()
             for name in ("other", "more"):
                 (root / name).unlink()
-            visitor.paint(*STROKE)
+            visitor.paint((0.2, 0.2), (0.8, 0.2))
             visitor.press("fill")
             visitor.wait_for("^Done: 24 frames")
             visitor.leave()

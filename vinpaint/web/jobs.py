@@ -44,7 +44,7 @@ class Job:
         self.result: Any = None
         self.error: Exception | None = None
         self._work = work
-        self._phase_began = 0.0
+        self._phase_began = self._last_told = 0.0
         self._cancelled = threading.Event()
         self._ended = threading.Event()
 
@@ -68,18 +68,21 @@ class Job:
         return self._ended.wait(seconds)
 
     def seconds_left(self) -> float | None:
-        """How long the present phase will take at its pace so far; ``None`` while nobody can tell."""
-        passed = time.monotonic() - self._phase_began
+        """How long the present phase will take at its pace until it was told of last, so that it counts down between
+        two such reports; ``None`` while nobody can tell."""
+        passed = self._last_told - self._phase_began
         if self.state != "running" or not self.total or not self.done or passed < 1:
             return None
-        return passed * (self.total - self.done) / self.done
+        left = passed * (self.total - self.done) / self.done
+        return max(0.0, left - (time.monotonic() - self._last_told))
 
     def told(self, phase: str, done: int, total: int) -> None:
         """What the work calls. Raises Cancelled if it was cancelled."""
         if self._cancelled.is_set():
             raise Cancelled
+        self._last_told = time.monotonic()
         if phase != self.phase:
-            self._phase_began = time.monotonic()
+            self._phase_began = self._last_told
         self.phase, self.done, self.total = phase, done, total
 
     def run(self) -> None:

@@ -31,7 +31,7 @@ from vinpaint.web.wording import (
     waiting,
 )
 from vinpaint.web.worker import Filler, Networks
-from vinpaint.web.workspaces import Workspace, Workspaces
+from vinpaint.web.workspaces import NO_PICTURE, Workspace, Workspaces
 
 Updates = dict[gr.components.Component, Any]
 
@@ -52,7 +52,8 @@ FIND_TOKEN = "(token) => sessionStorage.getItem('vinpaint') || ''"
 LOOK_AT_RESULT = """() => {
   const result = document.getElementById("result");
   const said = document.querySelector("#status .vp");
-  if (result && said && /^(Done|A first look)/.test(said.innerText)) {
+  const painting = document.querySelector("#editor:hover");  // not away from under the brush
+  if (result && said && !painting && /^(Done|A first look)/.test(said.innerText)) {
     result.scrollIntoView({behavior: "smooth"});
   }
 }"""
@@ -62,6 +63,9 @@ HOW = [
     ("It stays in this place, in the whole video", "always"),
     ("It stays in this place, in some frames only", "span"),
 ]
+
+DOWNLOAD = "Download the video"
+EARLIER = "Download the video that was filled before"
 
 NETWORKS = ("weights", "precision", "propagate")
 """Options of the networks that a visitor may choose."""
@@ -216,9 +220,7 @@ class Page:
                 )
                 self.moment = gr.Slider(0, 1, step=1, label="Frame of the result", elem_id="moment")
                 self.video = _markup(elem_id="filled-video", visible=False)
-                self.download = gr.DownloadButton(
-                    "Download the video", variant="primary", elem_id="download"
-                )
+                self.download = gr.DownloadButton(DOWNLOAD, variant="primary", elem_id="download")
                 self.files = gr.File(
                     label="More files", visible=False, elem_id="files", interactive=False
                 )
@@ -259,10 +261,9 @@ class Page:
                 show_progress="hidden",
                 api_visibility="private",
             )
-            # What was painted while the job ran is taken, not wiped.
             shown = watched.then(
-                self._guarded(self._go),
-                painted,
+                self._guarded(self._show_end),
+                [self.token, self.editor],
                 every,
                 show_progress="hidden",
                 api_visibility="private",
@@ -370,6 +371,7 @@ class Page:
             self._queues.reading,
             lambda told: workspace.project.load(path, told, allow_truncated=allow_truncated),
         )
+        workspace.shown = NO_PICTURE
         return {self.status: _say(BEGINNING), self.upload: None, self.editor: None}
 
     def _add(self, *painted: Any) -> Updates:
@@ -446,7 +448,7 @@ class Page:
 
     def _begun(self, workspace: Workspace) -> Updates:
         """After a job was started: what was painted is in the hole now, and no longer paint."""
-        return {self.status: _say(BEGINNING), **self._drawing(workspace.project, workspace.frame)}
+        return {self.status: _say(BEGINNING), **self._drawing(workspace)}
 
     def _take_paint(
         self,
@@ -516,6 +518,19 @@ class Page:
     def _show(self, token: str, index: float) -> Updates:
         return self._everything(self.workspaces.get(token), int(index))
 
+    def _show_end(self, token: str, editor: dict[str, Any] | None) -> Updates:
+        """Everything once a job has ended.
+
+        What was painted meanwhile stays paint, for the visitor may still be at it. A picture that has not changed is
+        not sent again: strokes that are on their way here would be wiped.
+        """
+        workspace = self.workspaces.get(token)
+        before = workspace.shown
+        updates = self._everything(workspace, workspace.frame)
+        if _paint(editor) is not None or np.array_equal(before, workspace.shown):
+            updates.pop(self.editor, None)
+        return updates
+
     def _everything(self, workspace: Workspace, index: int) -> Updates:
         """Every control as the workspace has it; paint is cleared, for it has been added."""
         project, frames = workspace.project, workspace.project.frames
@@ -539,21 +554,23 @@ class Page:
         last = len(frames) - 1
         workspace.frame = index = max(0, min(index, last))
         updates |= {
-            self.about: f"**{html.escape(project.about())}**\n\n2. Paint over what should go",
+            self.about: f"{html.escape(project.about())}\n\n**2. Paint over what should go**",
             self.frame: gr.update(maximum=last, value=index, visible=True),
-            **self._drawing(project, index),
+            **self._drawing(workspace),
         }
-        return {**updates, **self._result(project)}
+        return {**updates, **self._result(project, index)}
 
-    def _drawing(self, project: Project, index: int) -> Updates:
-        """A frame to paint on, its hole marked, without paint; and the parts of the hole."""
+    def _drawing(self, workspace: Workspace) -> Updates:
+        """The frame to paint on, its hole marked, without paint; and the parts of the hole."""
+        project = workspace.project
         if project.frames is None:
             return {}
+        workspace.shown = project.shown(workspace.frame)
         size = project.frames.size
         labels = [part.label for part in project.parts]
         return {
             self.editor: gr.update(
-                value={"background": project.shown(index), "layers": [], "composite": None},
+                value={"background": workspace.shown, "layers": [], "composite": None},
                 canvas_size=size,
                 brush=_brush(size[0]),
                 visible=True,
@@ -565,8 +582,8 @@ class Page:
             ),
         }
 
-    def _result(self, project: Project) -> Updates:
-        """What was tried last, if that was after the last fill, and what was filled."""
+    def _result(self, project: Project, index: int) -> Updates:
+        """What was tried last, if that was after the last fill, and what was filled; ``index``: the frame above."""
         tried, filled = project.tried, project.filled
         hidden = gr.update(visible=False)
         updates: Updates = dict.fromkeys(
@@ -576,14 +593,18 @@ class Page:
             path = filled.files[VIDEO]
             others = [str(file) for name, file in filled.files.items() if name != VIDEO]
             updates = {
-                self.video: gr.update(value=_player(path), visible=path.suffix in PLAYED),
-                self.download: gr.update(value=str(path), visible=True),
+                self.video: gr.update(
+                    value=_player(path), visible=tried is None and path.suffix in PLAYED
+                ),
+                self.download: gr.update(
+                    label=DOWNLOAD if tried is None else EARLIER, value=str(path), visible=True
+                ),
                 self.files: gr.update(value=others or None, visible=bool(others)),
                 self.command: gr.update(value=filled.command, visible=True),
             }
         if tried is not None:
             first, last = tried.frames.start, tried.frames.stop - 1
-            index = (first + last) // 2
+            index = max(first, min(index, last))
         elif filled is not None:
             first, last, index = 0, len(filled.frames) - 1, filled.first
         else:
