@@ -195,7 +195,7 @@ class Visitor:
         self.page.mouse.move(*spots[0])
         self.page.mouse.down()
         for spot in spots[1:]:
-            self.page.mouse.move(*spot, steps=12)
+            self.page.mouse.move(*spot, steps=3)
         self.page.mouse.up()
 
     def picture_box(self):
