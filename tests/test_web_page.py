@@ -105,6 +105,7 @@ def test_the_slider_shows_other_frames_before_and_after(visitor, clip):
     sources = [pictures.nth(i).get_attribute("src") for i in range(2)]
     assert sources[0] != sources[1]
     moment = visitor.page.locator("#moment input[type=number]")
+    visitor.settle()
     assert moment.input_value() == "10"
     moment.fill("3")
     moment.press("Enter")

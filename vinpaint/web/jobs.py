@@ -68,13 +68,14 @@ class Job:
         return self._ended.wait(seconds)
 
     def seconds_left(self) -> float | None:
-        """How long the present phase will take at its pace until it was told of last, so that it counts down between
-        two such reports; ``None`` while nobody can tell."""
+        """Seconds left of the present phase: from its pace up to the last report, less the time since; ``None`` while
+        nobody can tell."""
+        done, total = self.done, self.total  # the work goes on meanwhile
         passed = self._last_told - self._phase_began
-        if self.state != "running" or not self.total or not self.done or passed < 1:
+        if self.state != "running" or not total or not done or passed < 1:
             return None
-        left = passed * (self.total - self.done) / self.done
-        return max(0.0, left - (time.monotonic() - self._last_told))
+        left = passed * (total - done) / done - (time.monotonic() - self._last_told)
+        return left if left > 0 else None
 
     def told(self, phase: str, done: int, total: int) -> None:
         """What the work calls. Raises Cancelled if it was cancelled."""

@@ -31,7 +31,7 @@ from vinpaint.web.wording import (
     waiting,
 )
 from vinpaint.web.worker import Filler, Networks
-from vinpaint.web.workspaces import NO_PICTURE, Workspace, Workspaces
+from vinpaint.web.workspaces import Workspace, Workspaces
 
 Updates = dict[gr.components.Component, Any]
 
@@ -251,8 +251,14 @@ class Page:
                 show_progress="hidden",
             )
 
-        def works(event: Any, does: Callable[..., Any], inputs: list[Any]) -> None:
-            """An event that starts a job: it is watched, and then everything is shown anew."""
+        def works(
+            event: Any,
+            does: Callable[..., Any],
+            inputs: list[Any],
+            end: Callable[..., Any] = self._show_end,
+            given: list[Any] = painted,
+        ) -> None:
+            """An event that starts a job: it is watched, and then ``end(*given)`` shows everything anew."""
             started = on(event, does, inputs)
             watched = started.then(
                 self._watch,
@@ -262,8 +268,8 @@ class Page:
                 api_visibility="private",
             )
             shown = watched.then(
-                self._guarded(self._show_end),
-                [self.token, self.editor],
+                self._guarded(end),
+                given,
                 every,
                 show_progress="hidden",
                 api_visibility="private",
@@ -286,7 +292,7 @@ class Page:
             show_progress="hidden",
             api_name="watch",
         )
-        on(watched.then, self._show, [self.token, self.frame])
+        on(watched.then, self._show_end, painted)
         blocks.unload(self._leave)
         gr.Timer(5).tick(
             self._alive, [self.token], show_progress="hidden", api_visibility="private", queue=False
@@ -296,6 +302,8 @@ class Page:
             self.upload.upload,
             self._load,
             [self.token, self.upload, self.options.control("allow_truncated")],
+            self._show,  # what was painted was on the clip before
+            [self.token, self.frame],
         )
         on(self.frame.release, self._go, painted)
         on(self.editor.clear, self._show, [self.token, self.frame])  # it takes the picture too
@@ -371,7 +379,6 @@ class Page:
             self._queues.reading,
             lambda told: workspace.project.load(path, told, allow_truncated=allow_truncated),
         )
-        workspace.shown = NO_PICTURE
         return {self.status: _say(BEGINNING), self.upload: None, self.editor: None}
 
     def _add(self, *painted: Any) -> Updates:
@@ -518,18 +525,15 @@ class Page:
     def _show(self, token: str, index: float) -> Updates:
         return self._everything(self.workspaces.get(token), int(index))
 
-    def _show_end(self, token: str, editor: dict[str, Any] | None) -> Updates:
-        """Everything once a job has ended.
-
-        What was painted meanwhile stays paint, for the visitor may still be at it. A picture that has not changed is
-        not sent again: strokes that are on their way here would be wiped.
-        """
-        workspace = self.workspaces.get(token)
-        before = workspace.shown
-        updates = self._everything(workspace, workspace.frame)
-        if _paint(editor) is not None or np.array_equal(before, workspace.shown):
-            updates.pop(self.editor, None)
-        return updates
+    def _show_end(self, *painted: Any) -> Updates:
+        """Everything once a job has ended. What was painted meanwhile is taken; what cannot be stays paint, on the
+        frame that it is on, and hides no result."""
+        try:
+            return self._go(*painted)
+        except InputError:  # such as: it was not said whether the paint moves
+            workspace = self.workspaces.get(painted[0])
+            updates = self._everything(workspace, workspace.frame)
+            return {c: new for c, new in updates.items() if c not in (self.editor, self.frame)}
 
     def _everything(self, workspace: Workspace, index: int) -> Updates:
         """Every control as the workspace has it; paint is cleared, for it has been added."""
@@ -565,12 +569,15 @@ class Page:
         project = workspace.project
         if project.frames is None:
             return {}
-        workspace.shown = project.shown(workspace.frame)
         size = project.frames.size
         labels = [part.label for part in project.parts]
         return {
             self.editor: gr.update(
-                value={"background": workspace.shown, "layers": [], "composite": None},
+                value={
+                    "background": project.shown(workspace.frame),
+                    "layers": [],
+                    "composite": None,
+                },
                 canvas_size=size,
                 brush=_brush(size[0]),
                 visible=True,

@@ -13,11 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vinpaint.errors import InputError
 from vinpaint.web.jobs import Job, Jobs, Told
-from vinpaint.web.project import Limits, Picture, Project
+from vinpaint.web.project import Limits, Project
 
 GONE_SECONDS = 180.0
 """Without a sign of life from the page, until it counts as closed. Browsers let a page in the background speak once a
@@ -30,9 +28,6 @@ RESERVED_BYTES = 64 << 20
 """Room on the disk without which no work begins: what visitors paint needs some to arrive at all."""
 
 
-NO_PICTURE: Picture = np.zeros((0, 0, 3), np.uint8)
-
-
 class Workspace:
     """What one open page has.
 
@@ -42,7 +37,6 @@ class Workspace:
         job: what it does, or did last.
         told: the job whose end the page has shown.
         frame: the frame that the page shows.
-        shown: its picture with the hole marked, (h, w, 3), as the page has it to paint on.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -51,7 +45,6 @@ class Workspace:
         self.job: Job | None = None
         self.told: Job | None = None
         self.frame = 0
-        self.shown = NO_PICTURE
         self.acted = self.seen = time.monotonic()
         self.closed = False
         self._lock = threading.Lock()
